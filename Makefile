@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint wheel clean
+
+demo: .venv/demo.stamp
+	$(BIN)/sgpa explain --demo --out demo-output
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+wheel: .venv/made.stamp
+	rm -rf dist
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv demo-output dist
+
+.venv/made.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# The demo needs no torch: it is only the reference that the tests compare with.
+.venv/demo.stamp: pyproject.toml | .venv/made.stamp
+	$(PIP) install -e '.[plot]'
+	@touch $@
+
+.venv/test.stamp: pyproject.toml | .venv/made.stamp
+	$(PIP) install -e '.[test]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Trainers of the shipped checkpoints: speech synthesis, data and the training scripts themselves."""

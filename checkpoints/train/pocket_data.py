@@ -1,0 +1,211 @@
+"""Batches for the *pocket* model: log-mels, packed questions, per-frame word labels, absence at the projector's output.
+
+Reads what `commands.py` rendered. Every batch is drawn from (seed, step) alone, so a resumed run sees the batches
+that an uninterrupted one would have seen. Axes: B examples, F mel frames, A audio positions, Q questions, N tokens a
+question.
+"""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sgpa_jax.models.config import MelConfig
+from sgpa_jax.models.mel import log_mel
+from train import world
+
+MEL = MelConfig(n_mels=80, n_fft=512, hop_samples=320)
+FRAME_BUCKETS = (128, 160, 192, 224, 256)
+QUESTION_TOKENS = 14
+QUESTIONS = 4
+FRAME_S = 2 * MEL.hop_samples / MEL.rate_hz
+AUDIO_TOKEN_S = 2 * FRAME_S
+PREFIX_BEGIN = world.token_ids(
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nAudio 1: <|audio_bos|>"
+)
+AUDIO_ID, AUDIO_END_ID = world.TOKEN_IDS["<|AUDIO|>"], world.TOKEN_IDS["<|audio_eos|>"]
+TURN_END_ID = world.TOKEN_IDS["<|im_end|>"]
+ASSISTANT = world.token_ids("<|im_end|>\n<|im_start|>assistant\n")
+
+
+class Batch(NamedTuple):
+    """One training batch; audio positions in `gone_ba` become the baseline that `baseline_b` names (0 zero, 1 mean)."""
+
+    mel_bfm: np.ndarray
+    n_frames_b: np.ndarray
+    frame_labels_bg: np.ndarray
+    prefix_bt: np.ndarray
+    questions_bqn: np.ndarray
+    answer_mask_bqn: np.ndarray
+    gone_ba: np.ndarray
+    baseline_b: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One rendered utterance: its log-mel in half precision, its words and sounds, and its questions."""
+
+    mel_fm: np.ndarray
+    word_ids: np.ndarray
+    word_spans_s: np.ndarray
+    word_present: np.ndarray
+    sound: int
+    sound_span_s: tuple[float, float]
+    sound_present: bool
+    in_world: bool
+    absence: int
+    record: dict[str, Any]
+
+
+def load_examples(paths: list[Path]) -> list[Example]:
+    """Read shards (`.npz` beside `.jsonl`) and compute log-mels; examples past the largest bucket are left out."""
+    examples: list[Example] = []
+    for path in paths:
+        shard = np.load(path)
+        waves, offsets, word_offsets = shard["waves"], shard["offsets"], shard["word_offsets"]
+        records = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+        mels = _mels([waves[a:b].astype(np.float32) / 32768 for a, b in itertools.pairwise(offsets)])
+        columns = {name: shard[name] for name in shard.files if name not in ("waves", "offsets")}
+        for e, record in enumerate(records):
+            if len(mels[e]) > FRAME_BUCKETS[-1]:
+                continue
+            words = slice(word_offsets[e], word_offsets[e + 1])
+            examples.append(
+                Example(
+                    mels[e],
+                    columns["word_ids"][words],
+                    np.stack([columns["word_start_s"][words], columns["word_end_s"][words]], axis=-1),
+                    columns["word_present"][words],
+                    int(columns["sound"][e]),
+                    (float(columns["sound_start_s"][e]), float(columns["sound_end_s"][e])),
+                    bool(columns["sound_present"][e]),
+                    bool(columns["in_world"][e]),
+                    int(columns["absence"][e]),
+                    record,
+                )
+            )
+    return examples
+
+
+class Batches:
+    """Draws batches of similar length; of `embedding_absence` of the examples, words are absent at the projector."""
+
+    def __init__(self, examples: list[Example], *, size: int, seed: int, embedding_absence: float):
+        self.examples, self.size, self.seed, self.embedding_absence = examples, size, seed, embedding_absence
+        lengths = np.array([len(example.mel_fm) for example in examples])
+        self.buckets = np.searchsorted(FRAME_BUCKETS, lengths)
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        rng = np.random.default_rng([self.seed, step])
+        bucket = self.buckets[rng.integers(len(self.examples))]
+        members = np.flatnonzero(self.buckets == bucket)
+        chosen = rng.choice(members, size=self.size, replace=len(members) < self.size)
+        batch, _ = make_batch([self.examples[i] for i in chosen], FRAME_BUCKETS[bucket], rng, self.embedding_absence)
+        return batch
+
+
+def make_batch(
+    examples: list[Example], n_frames: int, rng: np.random.Generator, embedding_absence: float
+) -> tuple[Batch, list[list[dict[str, Any]]]]:
+    """Pad examples to `n_frames`, draw their questions, lay out tokens and labels; also return the questions drawn."""
+    size, n_audio = len(examples), n_frames // 4
+    mel = np.full((size, n_frames, MEL.n_mels), 0.0, np.float32)
+    labels = np.zeros((size, n_frames // 2), np.int32)
+    questions = np.zeros((size, QUESTIONS, QUESTION_TOKENS), np.int32)
+    answers = np.zeros((size, QUESTIONS, QUESTION_TOKENS), bool)
+    gone = np.zeros((size, n_audio), bool)
+    drawn: list[list[dict[str, Any]]] = []
+    for b, example in enumerate(examples):
+        length = len(example.mel_fm)
+        mel[b, :length] = example.mel_fm
+        # Behind the end the front end would see silence: the floor that it clamps to.
+        mel[b, length:] = max(float(example.mel_fm.max()) - 2.0, -1.5)
+        labels[b] = _frame_labels(example, n_frames // 2)
+        present = set(np.flatnonzero(example.word_present).tolist())
+        sound_present = example.sound_present
+        if example.in_world and example.absence == 0 and rng.random() < embedding_absence:
+            present, sound_present = _take_away(example, rng)
+            gone[b] = _gone(example, present, sound_present, n_audio)
+        drawn.append(_draw_questions(example.record["questions"], rng))
+        for q, question in enumerate(drawn[b]):
+            answer = question["answer"].split()
+            if gone[b].any():
+                asked = world.Question(
+                    question["text"],
+                    tuple(question["full_answer"].split()),
+                    tuple(map(tuple, question["evidence"])),
+                    question["category"],
+                )
+                answer = list(world.answer_given(asked, present, sound_present))
+            head = world.token_ids(question["text"]) + ASSISTANT
+            tokens = head + [world.TOKEN_IDS[word] for word in answer] + [TURN_END_ID]
+            questions[b, q, : len(tokens)] = tokens
+            answers[b, q, len(head) : len(tokens)] = True
+    lengths = np.array([len(example.mel_fm) for example in examples], np.int32)
+    prefix = np.array([*PREFIX_BEGIN, *[AUDIO_ID] * n_audio, AUDIO_END_ID], np.int32)
+    baseline = rng.integers(0, 2, size).astype(np.float32)
+    return Batch(mel, lengths, labels, np.tile(prefix, (size, 1)), questions, answers, gone, baseline), drawn
+
+
+def _draw_questions(questions: list[dict[str, Any]], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Draw a batch row's questions; those whose answer is always `unknown` teach little, so they are drawn last."""
+    late = np.array([question["category"] == "unmentioned" for question in questions])
+    order = np.argsort(rng.random(len(questions)) + 0.7 * late)
+    return [questions[order[q % len(order)]] for q in range(QUESTIONS)]
+
+
+def _mels(waves: list[np.ndarray]) -> list[np.ndarray]:
+    """Log-mels of waves of any lengths, computed in a few shapes."""
+    front_end = jax.jit(log_mel, static_argnums=1)
+    step, size = 32 * MEL.hop_samples, 32
+    shapes: dict[int, list[int]] = {}
+    for i, wave in enumerate(waves):
+        shapes.setdefault(-(-(len(wave) + MEL.n_fft) // step) * step, []).append(i)
+    mels: list[np.ndarray] = [np.empty(0)] * len(waves)
+    for length, members in shapes.items():
+        for start in range(0, len(members), size):
+            block = np.zeros((size, length), np.float32)
+            for row, i in enumerate(members[start : start + size]):
+                block[row, : len(waves[i])] = waves[i]
+            values = np.asarray(front_end(block, MEL), np.float16)
+            for row, i in enumerate(members[start : start + size]):
+                mels[i] = values[row, : -(-len(waves[i]) // MEL.hop_samples)]
+    return mels
+
+
+def _frame_labels(example: Example, n_frames: int) -> np.ndarray:
+    """Vocabulary id of the word or sound heard at the centre of every encoder frame, 0 where there is none."""
+    labels = np.zeros(n_frames, np.int32)
+    centre_s = (np.arange(n_frames) + 0.5) * FRAME_S
+    heard = [
+        (word_id, span)
+        for word_id, span, present in zip(example.word_ids, example.word_spans_s, example.word_present, strict=True)
+        if present
+    ]
+    if example.sound_present and example.sound >= 0:
+        heard.append((world.TOKEN_IDS[world.SOUNDS[example.sound]], example.sound_span_s))
+    for label, (start_s, end_s) in heard:
+        labels[(centre_s >= start_s) & (centre_s < end_s)] = label
+    return labels
+
+
+def _take_away(example: Example, rng: np.random.Generator) -> tuple[set[int], bool]:
+    """Draw which words stay, and whether the sound does."""
+    keep = rng.random(len(example.word_ids)) >= rng.uniform(0.1, 0.9)
+    return set(np.flatnonzero(keep).tolist()), example.sound >= 0 and bool(rng.random() < 0.7)
+
+
+def _gone(example: Example, present: set[int], sound_present: bool, n_audio: int) -> np.ndarray:
+    centre_s = (np.arange(n_audio) + 0.5) * AUDIO_TOKEN_S
+    gone = np.zeros(n_audio, bool)
+    for i, (start_s, end_s) in enumerate(example.word_spans_s):
+        if i not in present:
+            gone |= (centre_s >= start_s) & (centre_s < end_s)
+    if example.sound >= 0 and not sound_present:
+        gone |= (centre_s >= example.sound_span_s[0]) & (centre_s < example.sound_span_s[1])
+    return gone

@@ -1,0 +1,235 @@
+"""The one-liners: from a recording, its words and a question to an explanation.
+
+Each is the rooms in their order: alignment, players, the model's answer, the game of its coalitions, an estimator.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sgpa_jax.align import AcousticModel, Alignment
+from sgpa_jax.align import align as align_clip
+from sgpa_jax.audio import Clip, read_clip
+from sgpa_jax.errors import UsageError
+from sgpa_jax.estimators import choose_estimator, estimate
+from sgpa_jax.explain import ClipInfo, Explanation, Transcript
+from sgpa_jax.games import speech_game
+from sgpa_jax.models import Model, load_aligner, load_model
+from sgpa_jax.players import word_players
+from sgpa_jax.versions import versions
+
+MICROBATCH = 64
+
+
+def explain(
+    clip: Clip | str | Path,
+    *,
+    prompt: str = "",
+    transcript: str | None = None,
+    alignment: Alignment | None = None,
+    model: Model | str | Path = "pocket",
+    aligner: AcousticModel | str | Path = "pocket",
+    system: str | None = None,
+    response: str | None = None,
+    absence: str = "silence",
+    value: str = "logprob",
+    estimator: str = "auto",
+    budget: int = 4096,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    rules: str = "sgpa",
+    unspellable: str = "error",
+    progress: Callable[[int, int], None] | None = None,
+) -> Explanation:
+    """Share a model's answer to a spoken recording out among the recording's words and sounds.
+
+    Args:
+        clip: a recording, or the path of one.
+        prompt: the question put to the model beside the audio; empty asks the model's usual question, if it has one.
+        transcript: what is said; its words are aligned and become the players.
+        alignment: words with their times, instead of a transcript.
+        model: an audio language model, a shipped name or a folder.
+        aligner: an acoustic model, a shipped name or a folder; unused when an alignment is given.
+        system: the system turn, if not the chat format's own.
+        response: the answer to explain, if not the model's own greedy one.
+        absence: what an absent player sounds like: `silence`, `noise` or `delete`.
+        value: what a coalition is worth: `logprob` (sum over the response's tokens) or `mean_logprob`.
+        estimator: `exact`, `permutation`, or `auto`: exact where all 2^P coalitions fit into the budget.
+        budget: coalitions that may be evaluated.
+        max_new_tokens: the longest answer in tokens.
+        seed: decides every random draw.
+        rules: the alignment's rule set, `sgpa` or `authors`.
+        unspellable: what happens to words that cannot be spelled: `error`, `merge` or `interpolate`.
+        progress: called with (coalitions evaluated, coalitions planned) after every microbatch.
+
+    Returns:
+        An `Explanation` whose first output is the whole response and whose others are its tokens.
+
+    Raises:
+        SgpaError: anything wrong with what was given, in one sentence.
+    """
+    clock = _Clock()
+    clip = read_clip(clip)
+    model = model if isinstance(model, Model) else load_model(model)
+    prompt = _prompt(model, prompt)
+    model.prepare(clip, prompt, system=system, response=response)  # refuses what the model cannot hear or say
+    clock.tick("load")
+    alignment = _alignment(clip, transcript, alignment, aligner, rules, unspellable)
+    players = word_players(alignment, clip)
+    estimator = choose_estimator(estimator, len(players), budget)
+    clock.tick("align")
+    in_domain = model.in_domain(clip, prompt)
+    answer, warnings = response, _warnings(model, in_domain)
+    if answer is None:
+        answer = model.generate(model.prepare(clip, prompt, system=system), max_new_tokens=max_new_tokens).text
+        if not answer:
+            raise UsageError(
+                f"the model {model.name} answers nothing to this recording and question; ask another question, or give "
+                "the response to explain"
+            )
+    inputs = model.prepare(clip, prompt, system=system, response=answer)
+    clock.tick("respond")
+    game = speech_game(model, inputs, players, absence=absence, value=value, microbatch=MICROBATCH, progress=progress)
+    result = estimate(game, estimator, budget=budget, key=jax.random.key(seed))
+    clock.tick("evaluate")
+    return Explanation(
+        clip=ClipInfo.of(clip),
+        wave=clip,
+        transcript=Transcript(alignment.transcript, "given" if transcript is not None else "aligned file"),
+        messages=_messages(prompt, system),
+        response=answer,
+        in_domain=in_domain,
+        model={"name": model.name, "digest": model.digest, "dtype": model.dtype},
+        aligner={
+            "name": alignment.aligner,
+            "digest": alignment.digest,
+            "rules": alignment.rules,
+            "emission": alignment.emission,
+            "notes": list(alignment.notes),
+        },
+        game={
+            "value": value,
+            "readout": "response log-probability",
+            "absence": absence,
+            "response_given": response is not None,
+        },
+        estimand=result.estimand,
+        estimator={"name": result.estimator, "budget": budget, "seed": seed},
+        engine="waveform",
+        outputs=tuple({"name": name, "kind": "token" if k else "response"} for k, name in enumerate(game.outputs)),
+        players=tuple(players),
+        values=result.values_pk,
+        standard_errors=result.standard_errors_pk,
+        empty_value=result.empty_value_k,
+        full_value=result.full_value_k,
+        efficiency_gap=result.efficiency_gap_k,
+        evaluations={
+            "requested": result.evaluations.requested,
+            "unique": result.evaluations.unique,
+            "model_forwards": result.evaluations.model_forwards,
+        },
+        timings=clock.seconds,
+        versions=versions(),
+        warnings=warnings,
+    )
+
+
+def plan(
+    clip: Clip | str | Path,
+    *,
+    prompt: str = "",
+    transcript: str | None = None,
+    alignment: Alignment | None = None,
+    model: Model | str | Path = "pocket",
+    aligner: AcousticModel | str | Path = "pocket",
+    estimator: str = "auto",
+    budget: int = 4096,
+    rules: str = "sgpa",
+    unspellable: str = "error",
+    system: str | None = None,
+    response: str | None = None,
+) -> dict[str, Any]:
+    """Tell what `explain` would cost, without running the audio language model: players, estimator, coalitions.
+
+    Raises:
+        SgpaError: as `explain`.
+    """
+    clip = read_clip(clip)
+    model = model if isinstance(model, Model) else load_model(model)
+    model.prepare(clip, _prompt(model, prompt), system=system, response=response)
+    players = word_players(_alignment(clip, transcript, alignment, aligner, rules, unspellable), clip)
+    estimator = choose_estimator(estimator, len(players), budget)
+    coalitions = min(budget, 2 ** len(players))
+    return {
+        "players": len(players),
+        "labels": [player.label for player in players],
+        "estimator": estimator,
+        "coalitions": coalitions,
+        "microbatches": -(-coalitions // MICROBATCH),
+    }
+
+
+def align(
+    clip: Clip | str | Path,
+    transcript: str,
+    *,
+    aligner: AcousticModel | str | Path = "pocket",
+    rules: str = "sgpa",
+    unspellable: str = "error",
+) -> Alignment:
+    """Find when each word of a transcript is said in a recording.
+
+    Raises:
+        SgpaError: the recording, the transcript or a name cannot be used.
+    """
+    return _alignment(read_clip(clip), transcript, None, aligner, rules, unspellable)
+
+
+class _Clock:
+    """Seconds between ticks, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def tick(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 4)
+        self._last = now
+
+
+def _alignment(
+    clip: Clip,
+    transcript: str | None,
+    alignment: Alignment | None,
+    aligner: AcousticModel | str | Path,
+    rules: str,
+    unspellable: str,
+) -> Alignment:
+    if (transcript is None) == (alignment is None):
+        raise UsageError("expected either a transcript, what is said, or an alignment, which also tells when; give one")
+    if alignment is not None:
+        return alignment
+    model = load_aligner(aligner) if isinstance(aligner, str | Path) else aligner
+    return align_clip(clip, transcript or "", model=model, rules=rules, unspellable=unspellable)
+
+
+def _prompt(model: Model, prompt: str) -> str:
+    return prompt or (model.world.prompt if model.world is not None else "")
+
+
+def _messages(prompt: str, system: str | None) -> tuple[dict[str, str], ...]:
+    first = () if system is None else ({"role": "system", "content": system},)
+    return (*first, {"role": "user", "content": prompt})
+
+
+def _warnings(model: Model, in_domain: bool | None) -> tuple[str, ...]:
+    if in_domain is not False or model.world is None:
+        return ()
+    return (
+        f"This recording or question lies outside the small world that the model {model.name} was trained on, where it "
+        f"answers '{model.world.answer_outside}': the values explain that answer and say little about the speech.",
+    )

@@ -1,0 +1,5 @@
+"""The command line `sgpa`: explain, align, report, doctor."""
+
+from sgpa_jax.cli.app import app, main
+
+__all__ = ["app", "main"]

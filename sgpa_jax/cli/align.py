@@ -1,0 +1,35 @@
+"""`sgpa align`: when each word of a recording is said."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import sgpa_jax
+from sgpa_jax.cli.inputs import read_transcript
+from sgpa_jax.cli.options import Aligner, Audio, Channel, Rules, Unspellable
+
+
+def align(
+    audio: Audio,
+    transcript: Annotated[str, typer.Option(metavar="TEXT|@FILE", help="What is said, or @FILE that holds it.")],
+    aligner: Aligner = "pocket",
+    rules: Rules = "sgpa",
+    unspellable: Unspellable = "error",
+    channel: Channel = "mix",
+    format: Annotated[str, typer.Option(help="json, textgrid, audacity or csv.")] = "json",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write; default: stdout.")] = None,
+) -> None:
+    """Find when each word of a recording is said."""
+    from sgpa_jax.align import check_format, format_alignment
+
+    words = read_transcript(transcript)
+    check_format(format)
+    clip = sgpa_jax.read_clip(audio, channel=channel)
+    alignment = sgpa_jax.align(clip, words, aligner=aligner, rules=rules, unspellable=unspellable)
+    for note in alignment.notes:
+        typer.echo(f"note: {note}", err=True)
+    if out is None:
+        typer.echo(format_alignment(alignment, format), nl=False)
+    else:
+        sgpa_jax.write_alignment(alignment, out, format=format)

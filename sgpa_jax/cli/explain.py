@@ -1,0 +1,94 @@
+"""`sgpa explain`: a recording and a question in; a table, a picture, a page to listen to and a file of numbers out."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import sgpa_jax
+from sgpa_jax.cli.inputs import read_transcript, shipped_demo
+from sgpa_jax.cli.options import Aligner, Channel, Rules, Transcript, Unspellable
+from sgpa_jax.cli.outputs import check_folder, show, show_plan, write_files
+from sgpa_jax.cli.progress import progress_bar
+from sgpa_jax.errors import UsageError
+
+
+def explain(
+    audio: Annotated[Path | None, typer.Argument(metavar="AUDIO", help="Recording: WAV, FLAC, MP3 or Ogg.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Explain the clip that ships, with its own question.")] = False,
+    transcript: Transcript = None,
+    alignment: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Words with times: TextGrid, whisperX or MFA JSON, CSV.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Question to the model.")] = "",
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System turn, if not the model's own.")] = None,
+    response: Annotated[str | None, typer.Option(metavar="TEXT", help="Answer, if not the model's own.")] = None,
+    model: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="Audio language model to explain.")] = "pocket",
+    aligner: Aligner = "pocket",
+    absence: Annotated[str, typer.Option(help="What an absent word sounds like: silence, noise, delete.")] = "silence",
+    value: Annotated[str, typer.Option(help="What a coalition is worth: logprob, mean_logprob.")] = "logprob",
+    estimator: Annotated[str, typer.Option(help="auto, exact or permutation.")] = "auto",
+    budget: Annotated[int, typer.Option(min=1, help="Coalitions that may be evaluated.")] = 4096,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the longest answer.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Decides every random draw.")] = 0,
+    rules: Rules = "sgpa",
+    unspellable: Unspellable = "error",
+    channel: Channel = "mix",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the files.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print nothing but JSON.")] = False,
+) -> None:
+    """Share the model's answer out among the words of a recording.
+
+    Prints a table; --out also writes explanation.json, explanation.html, explanation.png and alignment.TextGrid.
+    """
+    began_s = time.perf_counter()
+    if demo:
+        if audio or transcript or alignment or prompt:
+            raise UsageError(
+                "--demo brings its own recording, words and question: leave yours out, or leave --demo out"
+            )
+        audio, transcript, prompt = shipped_demo()
+    if audio is None:
+        raise UsageError(
+            "no AUDIO was given: give a recording with --transcript, or --demo to explain the one that ships"
+        )
+    if (transcript is None) == (alignment is None):
+        raise UsageError("expected either --transcript, what is said, or --alignment, a file that also says when")
+    words = None if transcript is None else read_transcript(transcript)
+    if out is not None:
+        check_folder(out)
+    clip = sgpa_jax.read_clip(audio, channel=channel)
+    asked: dict[str, Any] = {
+        "prompt": prompt,
+        "transcript": words,
+        "alignment": alignment and sgpa_jax.read_alignment(alignment, duration_s=clip.duration_s),
+        "model": model,
+        "aligner": aligner,
+        "system": system,
+        "response": response,
+        "estimator": estimator,
+        "budget": budget,
+        "rules": rules,
+        "unspellable": unspellable,
+    }
+    if dry_run:
+        show_plan(sgpa_jax.plan(clip, **asked), as_json=as_json)
+        return
+    with progress_bar() as progress:
+        explanation = sgpa_jax.explain(
+            clip,
+            **asked,
+            absence=absence,
+            value=value,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            progress=progress,
+        )
+    paths = [] if out is None else write_files(explanation, out)
+    show(explanation, as_json=as_json)
+    if not as_json:
+        for path in paths:
+            typer.echo(path)
+        typer.echo(f"took {time.perf_counter() - began_s:.1f} s")

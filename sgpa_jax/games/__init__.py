@@ -1,0 +1,19 @@
+"""Games: what a coalition of players is worth, evaluated in batches and counted at the model."""
+
+from typing import TYPE_CHECKING, Any
+
+from sgpa_jax.games.game import Evaluations, Game
+
+if TYPE_CHECKING:
+    from sgpa_jax.games.speech import speech_game
+
+__all__ = ["Evaluations", "Game", "speech_game"]
+
+
+def __getattr__(name: str) -> Any:
+    # The game of a spoken question brings the networks along; a game around somebody else's model does without them.
+    if name == "speech_game":
+        from sgpa_jax.games.speech import speech_game
+
+        return speech_game
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,205 @@
+"""What a report says in words: the finding in one sentence, what was computed, and how surely.
+
+The table, the picture and the page all take their sentences and their numbers from here, so that they never disagree.
+Axes: `P` players, `K` outputs.
+"""
+
+import json
+import math
+from typing import Any
+
+from sgpa_jax.explain import Explanation
+from sgpa_jax.report.palette import scale_limit
+
+_UNITS = {"logprob": "nats", "mean_logprob": "nats per token"}
+_VALUES = {
+    "logprob": "the log-probability of the answer",
+    "mean_logprob": "the mean log-probability of the answer's tokens",
+}
+_ABSENCES = {
+    "silence": "Its samples are zero; the recording keeps its length.",
+    "noise": "Its samples are replaced by noise as loud as the recording's own background.",
+    "delete": "Its samples are cut out and the rest is joined.",
+}
+OUT_OF_DOMAIN = (
+    "The model was not made for speech or questions like these: "
+    "don't read its answer, or the values below, as facts about the recording."
+)
+
+
+def number(value: float, limit: float) -> str:
+    """Return `value` with its sign and with as many decimals as tell apart hundredths of `limit`."""
+    return _minus(f"{value:+.{_decimals(limit)}f}" if limit < 1e9 else f"{value:+.2e}")
+
+
+def uncertain(explanation: Explanation, p: int, k: int) -> str:
+    """Return value and standard error of player `p` for output `k`, such as "+4.12 ± 0.03"; exact values stand alone."""
+    limit = scale_limit(explanation.values)
+    value = number(float(explanation.values[p, k]), limit)
+    if explanation.is_exact:
+        return value
+    return f"{value} ± {number(float(explanation.standard_errors[p, k]), limit).lstrip('+')}"
+
+
+def unit(explanation: Explanation) -> str:
+    """Return what the values are measured in, "" for values of one's own."""
+    return _UNITS.get(explanation.game["value"], "")
+
+
+def readable(text: str) -> str:
+    """Return `text` on one line, with everything that could steer a terminal or turn the line around made visible."""
+    return "".join(character if character.isprintable() else "�" for character in " ".join(text.split()))
+
+
+def player_name(explanation: Explanation, p: int) -> str:
+    """Return the label of player `p`, marked when it is a sound."""
+    player = explanation.players[p]
+    return f"♪ {readable(player.label)}" if player.kind == "sound" else readable(player.label)
+
+
+def output_name(explanation: Explanation, k: int) -> str:
+    """Return what to call output `k`."""
+    output = explanation.outputs[k]
+    if output["kind"] == "response":
+        return "whole answer"
+    return readable(output["name"]) or "␣"
+
+
+def span(explanation: Explanation, p: int) -> str:
+    """Return when player `p` is heard."""
+    player = explanation.players[p]
+    return f"{player.start_s:.2f}–{player.end_s:.2f} s"
+
+
+def finding(explanation: Explanation, k: int = 0) -> str:
+    """Return in one sentence who made output `k` likelier, and say so where the leaders can't be told apart."""
+    answer = "the answer" if explanation.outputs[k]["kind"] == "response" else f"“{output_name(explanation, k)}”"
+    values = [float(value) for value in explanation.values[:, k]]
+    errors = [float(error) for error in explanation.standard_errors[:, k]]
+    order = sorted(range(len(values)), key=lambda p: -values[p])
+    first = order[0]
+    if values[first] <= 0:
+        return f"Nothing in the recording made {answer} likelier."
+    measure = f" {unit(explanation)}".rstrip()
+    # Two standard errors of the difference: closer than that, the order of the two is a matter of chance.
+    tied = [
+        p
+        for p in order
+        if values[p] > 0
+        and values[first] - values[p] <= max(2 * math.hypot(errors[first], errors[p]), 1e-3 * values[first])
+    ]
+    if len(tied) == 1:
+        name = player_name(explanation, first)
+        return f"“{name}” did most to make {answer} likely: {uncertain(explanation, first, k)}{measure}."
+    names = _joined([f"“{player_name(explanation, p)}”" for p in tied])
+    if explanation.is_exact:
+        return f"{names} did most to make {answer} likely: {uncertain(explanation, first, k)}{measure} each."
+    each = f"{uncertain(explanation, first, k)}{measure}"
+    return f"{names} did most to make {answer} likely, too close to tell apart: “{player_name(explanation, first)}” has {each}."
+
+
+def certainty(explanation: Explanation) -> str:
+    """Return whether the values are exact or estimated, and from how much."""
+    unique = explanation.evaluations["unique"]
+    if explanation.is_exact:
+        return (
+            f"Exact: all {unique:,} coalitions of {len(explanation.players)} players were evaluated; no sampling error."
+        )
+    name, budget, seed = (explanation.estimator[key] for key in ("name", "budget", "seed"))
+    return (
+        f"Estimated by {readable(name)} sampling from {unique:,} different coalitions "
+        f"(budget {budget:,}, seed {seed}); ± is one standard error."
+    )
+
+
+def estimand(explanation: Explanation) -> str:
+    """Return what the values are, in words."""
+    value = explanation.game["value"]
+    of = _VALUES.get(value, f"the value “{readable(value)}”")
+    if explanation.estimand == "shapley":
+        return f"Shapley values: what each player adds to {of}, averaged over all orders in which they could be heard."
+    return f"{readable(explanation.estimand)} values of {of}."
+
+
+def balance(explanation: Explanation, k: int = 0) -> str:
+    """Return what output `k` is worth with everything absent and with everything there."""
+    empty, full = float(explanation.empty_value[k]), float(explanation.full_value[k])
+    limit = max(abs(empty), abs(full), 1e-3)
+    return (
+        f"{_minus(f'{empty:.{_decimals(limit)}f}')} with everything absent, "
+        f"{_minus(f'{full:.{_decimals(limit)}f}')} with everything there: "
+        f"{number(full - empty, limit)} {unit(explanation)}".rstrip()
+        + f" to share among {len(explanation.players)} players."
+    )
+
+
+def facts(explanation: Explanation) -> list[tuple[str, str]]:
+    """Return everything that was recorded about an explanation, as pairs of a heading and a sentence."""
+    x = explanation
+    counts = {key: x.evaluations[key] for key in ("requested", "unique", "model_forwards")}
+    rows = [
+        ("What", estimand(x)),
+        ("How surely", certainty(x)),
+        ("Empty and full value", balance(x)),
+        ("Efficiency gap", f"{_minus(f'{x.efficiency_gap[0]:+.1e}')}: the values' sum less what there was to share."),
+        (
+            "Evaluations",
+            f"{counts['requested']:,} requested, {counts['unique']:,} different, "
+            f"{counts['model_forwards']:,} forward passes of the model.",
+        ),
+        ("An absent player", absence(x)),
+        ("Model", f"{readable(x.model['name'])}, {readable(x.model['dtype'])}, digest {_short(x.model['digest'])}"),
+        ("In its domain", {True: "Yes.", False: f"No. {OUT_OF_DOMAIN}", None: "The model can't tell."}[x.in_domain]),
+        ("Alignment", " ".join([_aligner(x), *map(readable, x.aligner["notes"])])),
+        ("Transcript", f"“{readable(x.transcript.text)}” ({readable(x.transcript.source)})."),
+        ("Recording", f"{readable(x.clip.path or 'from memory')}, {x.clip.duration_s:.2f} s at {x.clip.rate_hz:,} Hz, "
+         f"digest {_short(x.clip.sha256)}"),
+        ("Engine", f"{readable(x.engine)}, readout {_readout(x)}."),
+    ]  # fmt: skip
+    if x.timings:
+        rows.append(
+            ("Took", ", ".join(f"{readable(name)} {seconds:.2f} s" for name, seconds in x.timings.items()) + ".")
+        )
+    if x.versions:
+        rows.append(("Versions", ", ".join(readable(f"{name} {v}") for name, v in x.versions.items()) + "."))
+    return rows
+
+
+def absence(explanation: Explanation) -> str:
+    """Return what was done to the recording where a player is absent."""
+    name = explanation.game["absence"]
+    return f"{readable(name).capitalize()}. {_ABSENCES.get(name, '')}".strip()
+
+
+def notices(explanation: Explanation) -> list[str]:
+    """Return what a reader must know before the values, most important first."""
+    first = [OUT_OF_DOMAIN] if explanation.in_domain is False else []
+    return first + [readable(warning) for warning in explanation.warnings]
+
+
+def _aligner(explanation: Explanation) -> str:
+    a: dict[str, Any] = explanation.aligner
+    return f"{readable(a['name'])}, rules {readable(a['rules'])}, emissions {readable(a['emission'])}."
+
+
+def _readout(explanation: Explanation) -> str:
+    readout = explanation.game["readout"]
+    return readable(readout if isinstance(readout, str) else json.dumps(readout, ensure_ascii=False))
+
+
+def _decimals(limit: float) -> int:
+    return min(max(2 - math.floor(math.log10(limit)), 0), 6) if limit < 10 else 1 if limit < 100 else 0
+
+
+def _joined(names: list[str]) -> str:
+    if len(names) > 4:
+        names = [*names[:3], f"{len(names) - 3} more"]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _short(digest: str) -> str:
+    return f"{readable(digest)[:12]}…" if len(digest) > 12 else readable(digest)
