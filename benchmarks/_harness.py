@@ -1,7 +1,8 @@
 """What the benchmarks share: arguments, what they ran on, timing that is fair to both sides, a table and a JSON file.
 
-The file is `{"benchmark", "hardware", "versions", "seed", "rows"}`, and `"notes"` where a benchmark has to say something
-about the whole. A comparison is a row with `case`, `peer`, `ours_s`, `peer_s` and `ratio` (above 1: we are faster).
+The file is `{"benchmark", "hardware", "versions", "seed", "rows"}`, and `"notes"` where a benchmark has to say
+something about the whole. A comparison is a row with `case`, `peer`, `ours_s`, `peer_s` and `ratio` (above 1: we are
+faster).
 """
 
 import argparse

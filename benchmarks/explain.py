@@ -4,7 +4,8 @@ Explained are the clip that ships (9 words) and its last 7 words alone, by the p
 128 coalitions. A `cold` case is a new process from start to end: imports, loading, compilation, alignment, answer,
 coalitions; `sgpa explain --demo` writes picture and page as well. A `warm` case is another clip (the same speech, less
 loud) of the same length in a process that has explained one; in `warm, loaded by name` models are read again.
-Processor seconds stand beside wall seconds: on a machine with other work to do only those mean much.
+Processor seconds stand beside wall seconds: on a machine with other work to do only those mean much. `load_s` to
+`evaluate_s` are the stages of the last explanation.
 
 The peer `one_by_one` evaluates the same coalitions with the same compiled model, one in a batch; it has compiled before
 it is timed, and both take turns. Targets: below 10 s cold and 1 s warm on two cores.
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import sgpa_checkpoints
@@ -39,26 +40,45 @@ _COMMAND = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A recording with its words and the question about it."""
+
+    name: str
+    clip: Clip
+    transcript: str
+    prompt: str
+
+
 def main() -> None:
     """Time both clips, cold, warm and against the peer, and print the table."""
     arguments = parser(__doc__).parse_args()
     cold_repeats, warm_repeats = (1, 3) if arguments.quick else (5, 9)
     model, aligner = load_model(), load_aligner()
-    folder = sgpa_checkpoints.shipped_folder("demo")
-    demo = json.loads((folder / "demo.json").read_text("utf-8"))
-    whole = read_clip(folder / "demo.wav")
     rows: list[dict[str, object]] = [_cold("import sgpa_jax, cold", cold_repeats, _IMPORT)]
     with tempfile.TemporaryDirectory() as scratch:
         rows.append(_cold("sgpa explain --demo --out, cold", cold_repeats, _COMMAND, f"{scratch}/out"))
-        for clip, transcript in ((whole, demo["transcript"]), _ending(whole, demo["transcript"], aligner)):
-            name = f"{len(transcript.split())} words"
-            asked = {"transcript": transcript, "prompt": demo["prompt"]}
-            path = f"{scratch}/{name}.wav"
-            write_wav(path, clip)
-            rows.append(_cold(f"{name}, cold", cold_repeats, _COLD, path, transcript, demo["prompt"]))
-            rows += _warm(name, clip, asked, model, aligner, warm_repeats)
-            rows.append(_one_by_one(name, clip, asked, model, aligner, warm_repeats))
+        for case in _cases(aligner):
+            path = f"{scratch}/{case.name}.wav"
+            write_wav(path, case.clip)
+            rows.append(_cold(f"{case.name}, cold", cold_repeats, _COLD, path, case.transcript, case.prompt))
+            rows += _warm(case, model, aligner, warm_repeats)
+            rows.append(_one_by_one(case, model, aligner, warm_repeats))
     report("explain", rows, arguments, notes={"model": model.digest, "aligner": aligner.digest})
+
+
+def _cases(aligner: AcousticModel) -> tuple[Case, Case]:
+    """The clip that ships, and its last `SHORT_WORDS` words, cut where the first of them begins."""
+    folder = sgpa_checkpoints.shipped_folder("demo")
+    demo = json.loads((folder / "demo.json").read_text("utf-8"))
+    clip, transcript, prompt = read_clip(folder / "demo.wav"), demo["transcript"], demo["prompt"]
+    words = align(clip, transcript, model=aligner).words
+    last = words[-SHORT_WORDS:]
+    ending = Clip(clip.wave_s[round(last[0].start_s * clip.rate_hz) :], clip.rate_hz)
+    return (
+        Case(f"{len(words)} words", clip, transcript, prompt),
+        Case(f"{len(last)} words", ending, " ".join(word.text for word in last), prompt),
+    )
 
 
 def _cold(case: str, repeats: int, code: str, *given: str) -> dict[str, object]:
@@ -77,30 +97,22 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _ending(clip: Clip, transcript: str, aligner: AcousticModel) -> tuple[Clip, str]:
-    """The last `SHORT_WORDS` words of a clip, cut where the first of them begins."""
-    words = align(clip, transcript, model=aligner).words[-SHORT_WORDS:]
-    ending_s = clip.wave_s[round(words[0].start_s * clip.rate_hz) :]
-    return Clip(ending_s, clip.rate_hz), " ".join(word.text for word in words)
-
-
-def _warm(
-    name: str, clip: Clip, asked: Mapping[str, str], model: Model, aligner: AcousticModel, repeats: int
-) -> list[dict[str, object]]:
-    """Rows of the second and later explanations, of a quieter clip every time."""
+def _warm(case: Case, model: Model, aligner: AcousticModel, repeats: int) -> list[dict[str, object]]:
+    """Rows of the second and later explanations, of a less loud clip every time."""
     gains = iter(np.linspace(1.0, 0.5, 2 * repeats + 2, dtype=np.float32))
 
-    def quieter() -> Clip:
-        return Clip(clip.wave_s * next(gains), clip.rate_hz)
+    def explained(model: Model | str, aligner: AcousticModel | str) -> Explanation:
+        clip = Clip(case.clip.wave_s * next(gains), case.clip.rate_hz)
+        return explain(clip, transcript=case.transcript, prompt=case.prompt, model=model, aligner=aligner)
 
     timings = alternate(
         {
-            "warm": lambda: explain(quieter(), **asked, model=model, aligner=aligner),
-            "warm, loaded by name": lambda: explain(quieter(), **asked),
+            "warm": lambda: explained(model, aligner),
+            "warm, loaded by name": lambda: explained("pocket", "pocket"),
         },
         repeats,
     )
-    return [_warm_row(f"{name}, {way}", timing) for way, timing in timings.items()]
+    return [_warm_row(f"{case.name}, {way}", timing) for way, timing in timings.items()]
 
 
 def _warm_row(case: str, timing: Timing) -> dict[str, object]:
@@ -116,13 +128,11 @@ def _warm_row(case: str, timing: Timing) -> dict[str, object]:
     }
 
 
-def _one_by_one(
-    name: str, clip: Clip, asked: Mapping[str, str], model: Model, aligner: AcousticModel, repeats: int
-) -> dict[str, object]:
+def _one_by_one(case: Case, model: Model, aligner: AcousticModel, repeats: int) -> dict[str, object]:
     """The row that compares batches of coalitions with single ones, over the same coalitions of the same players."""
-    explained = explain(clip, **asked, model=model, aligner=aligner)
-    players = Players(explained.players, len(clip.wave_s), clip.rate_hz)
-    inputs = model.prepare(clip, asked["prompt"], response=explained.response)
+    explained = explain(case.clip, transcript=case.transcript, prompt=case.prompt, model=model, aligner=aligner)
+    players = Players(explained.players, len(case.clip.wave_s), case.clip.rate_hz)
+    inputs = model.prepare(case.clip, case.prompt, response=explained.response)
     masks_cp = all_coalitions(len(players))
 
     def values(microbatch: int) -> np.ndarray:
@@ -130,7 +140,7 @@ def _one_by_one(
 
     timings = alternate({"ours": lambda: values(MICROBATCH), "peer": lambda: values(1)}, max(1, repeats // 3))
     difference = float(np.abs(timings["ours"].returned - timings["peer"].returned).max())
-    row = comparison(f"{name}, coalitions", "one_by_one", timings["ours"], timings["peer"], difference)
+    row = comparison(f"{case.name}, coalitions", "one_by_one", timings["ours"], timings["peer"], difference)
     return row | {"players": len(players), "coalitions": len(masks_cp)}
 
 

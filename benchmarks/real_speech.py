@@ -2,7 +2,7 @@
 
 The recordings are those of the folder that `SGPA_SPEECH_DATA` names (wavs, mp3s and `manifest.json`); where it is unset
 the script ends at once. Neither reference is the truth: the authors' segments (`recorded`) come from wav2vec2 through
-their refinement, with holes between words; pocketsphinx is a hidden Markov model with frames of 10 ms, and 3 ms early on
+their refinement, with holes between words; pocketsphinx is a hidden Markov model with frames of 10 ms, 3 ms early on
 synthesised speech. Compared are `centres` of words, or `edges`: the start and the end of every word, where a pause in
 one and a shared edge in the other count like anything else. `median_ms` and `within_…` are of absolute differences; the
 percentiles `p5_ms` to `p95_ms` keep the sign, positive where the method is later than the reference.

@@ -13,12 +13,12 @@ import jax
 from sgpa_jax.align import AcousticModel, Alignment
 from sgpa_jax.align import align as align_clip
 from sgpa_jax.audio import Clip, read_clip
-from sgpa_jax.errors import UsageError
+from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.estimators import choose_estimator, estimate
 from sgpa_jax.explain import ClipInfo, Explanation, Transcript
-from sgpa_jax.games import speech_game
+from sgpa_jax.games import VALUES, speech_game
 from sgpa_jax.models import Model, load_aligner, load_model
-from sgpa_jax.players import word_players
+from sgpa_jax.players import ABSENCES, word_players
 from sgpa_jax.versions import versions
 
 MICROBATCH = 64
@@ -72,6 +72,10 @@ def explain(
         SgpaError: anything wrong with what was given, in one sentence.
     """
     clock = _Clock()
+    if absence not in ABSENCES:
+        raise unknown_name("absence", absence, ABSENCES)
+    if value not in VALUES:
+        raise unknown_name("value", value, VALUES)
     clip = read_clip(clip)
     model = model if isinstance(model, Model) else load_model(model)
     prompt = _prompt(model, prompt)
@@ -82,7 +86,7 @@ def explain(
     estimator = choose_estimator(estimator, len(players), budget)
     clock.tick("align")
     in_domain = model.in_domain(clip, prompt)
-    answer, warnings = response, _warnings(model, in_domain)
+    answer = response
     if answer is None:
         answer = model.generate(model.prepare(clip, prompt, system=system), max_new_tokens=max_new_tokens).text
         if not answer:
@@ -133,7 +137,6 @@ def explain(
         },
         timings=clock.seconds,
         versions=versions(),
-        warnings=warnings,
     )
 
 
@@ -224,12 +227,3 @@ def _prompt(model: Model, prompt: str) -> str:
 def _messages(prompt: str, system: str | None) -> tuple[dict[str, str], ...]:
     first = () if system is None else ({"role": "system", "content": system},)
     return (*first, {"role": "user", "content": prompt})
-
-
-def _warnings(model: Model, in_domain: bool | None) -> tuple[str, ...]:
-    if in_domain is not False or model.world is None:
-        return ()
-    return (
-        f"This recording or question lies outside the small world that the model {model.name} was trained on, where it "
-        f"answers '{model.world.answer_outside}': the values explain that answer and say little about the speech.",
-    )

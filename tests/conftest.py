@@ -12,11 +12,16 @@ from typing import Any
 
 import jax
 import pytest
+from hypothesis import settings
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 _CONNECTS = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
+
+# No timed assertions, hypothesis's own included: a busy machine is no bug.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def _is_local(family: int, address: Any) -> bool:

@@ -39,7 +39,7 @@ from train.aligner_score import measure  # noqa: E402
 from train.phones import PHONES  # noqa: E402
 from train.sentences import Sentences  # noqa: E402
 
-SHARDS = 80
+SHARDS = 75
 STEPS = 3600
 FRAMES_PER_BATCH = 11520
 BUCKETS = (256, 384, 512, data.MAX_FRAMES)

@@ -5,6 +5,7 @@ that an uninterrupted one would have seen. Axes: B examples, F mel frames, A aud
 question.
 """
 
+import functools
 import itertools
 import json
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 
 from sgpa_jax.models.config import MelConfig
-from sgpa_jax.models.mel import log_mel
+from sgpa_jax.models.mel import hz_to_mel, log_mel, mel_to_hz
 from train import world
 
 MEL = MelConfig(n_mels=80, n_fft=512, hop_samples=320)
@@ -106,7 +107,7 @@ class Batches:
         members = np.flatnonzero(self.buckets == bucket)
         chosen = rng.choice(members, size=self.size, replace=len(members) < self.size)
         batch, _ = make_batch([self.examples[i] for i in chosen], FRAME_BUCKETS[bucket], rng, self.embedding_absence)
-        return batch
+        return batch._replace(mel_bfm=other_voices(batch.mel_bfm, rng))
 
 
 def make_batch(
@@ -150,6 +151,39 @@ def make_batch(
     prefix = np.array([*PREFIX_BEGIN, *[AUDIO_ID] * n_audio, AUDIO_END_ID], np.int32)
     baseline = rng.integers(0, 2, size).astype(np.float32)
     return Batch(mel, lengths, labels, np.tile(prefix, (size, 1)), questions, answers, gone, baseline), drawn
+
+
+def other_voices(mel_bfm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Vary speakers and channels: a stretched frequency axis (vocal tract length), a smooth tilt, a masked band, noise.
+
+    Synthesisers have few voices; without this a model learns those few.
+    """
+    size, _, n_mels = mel_bfm.shape
+    warps = _warps()[rng.integers(len(_warps()), size=size)]
+    mel_bfm = np.einsum("bfm,bmn->bfn", mel_bfm, warps)
+    waves = np.cos(np.pi * np.arange(1, 5)[:, None] * (np.arange(n_mels) + 0.5) / n_mels)
+    tilt = rng.normal(0.0, 0.06, (size, 4)) @ waves + rng.normal(0.0, 0.1, (size, 1))
+    mel_bfm = mel_bfm + tilt[:, None, :] + rng.normal(0.0, 0.02, mel_bfm.shape)
+    for b in np.flatnonzero(rng.random(size) < 0.5):
+        first, width = rng.integers(n_mels - 10), rng.integers(2, 10)
+        mel_bfm[b, :, first : first + width] = mel_bfm[b].mean()
+    return mel_bfm.astype(np.float32)
+
+
+@functools.cache
+def _warps() -> np.ndarray:
+    """Matrices `[N, M, M]` that stretch the frequencies under a mel axis by 0.84 to 1.19, interpolating linearly."""
+    edges = mel_to_hz(np.linspace(0.0, hz_to_mel(MEL.rate_hz / 2), MEL.n_mels + 2))
+    centre_hz = edges[1:-1]
+    warps = []
+    for factor in np.geomspace(0.84, 1.19, 15):
+        source = np.interp(centre_hz * factor, centre_hz, np.arange(MEL.n_mels))
+        low = np.minimum(source.astype(int), MEL.n_mels - 2)
+        matrix = np.zeros((MEL.n_mels, MEL.n_mels), np.float32)
+        matrix[low, np.arange(MEL.n_mels)] += 1 - (source - low)
+        matrix[low + 1, np.arange(MEL.n_mels)] += source - low
+        warps.append(matrix)
+    return np.stack(warps)
 
 
 def _draw_questions(questions: list[dict[str, Any]], rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sgpa_jax.align.alignment import AcousticModel, Alignment, Emissions
 from sgpa_jax.align.authors import authors_spans
 from sgpa_jax.align.path import Path, find_paths
-from sgpa_jax.align.pronounce import columns, is_known, pronunciations
+from sgpa_jax.align.pronounce import Pronunciation, columns, is_known, pronunciations
 from sgpa_jax.align.refine import refined_spans
 from sgpa_jax.align.timing import timed_words
 from sgpa_jax.align.topology import SEPARATOR, Topology, ctc_topology, phone_topology
@@ -18,6 +18,9 @@ RULES = ("sgpa", "authors")
 
 EMISSIONS = ("auto", "phone", "character")
 """What the path may run over; "auto" takes phones where the model hears them, and characters for the authors' rules."""
+
+SHORTEST_PHONE_S = 0.03
+"""Phones are not taken to be shorter than this where the recording has the time."""
 
 SHORTEST_CLIP_S = 0.05
 """No shorter recording can hold a word."""
@@ -112,15 +115,23 @@ def _topology(text: Transcript, emissions: Emissions, model: AcousticModel) -> T
         for owner, token in enumerate(text.tokens)
         for word in token.spoken
     ]
-    import os
-    hold = int(os.environ.get("HOLD", "1"))
-    return phone_topology(words, column, hold=hold)
+    return _held(words, column, emissions)
+
+
+def _held(words: Sequence[tuple[int, Sequence[Pronunciation]]], column: dict[str, int], emissions: Emissions) -> Topology:
+    """Phones last 30 ms each, or less in a recording that is too short for that."""
+    hold = max(1, round(SHORTEST_PHONE_S / emissions.frame_s))
+    while True:
+        topology = phone_topology(words, column, hold=hold)
+        if hold == 1 or topology.fewest_frames() <= len(emissions.log_probs_tv):
+            return topology
+        hold -= 1
 
 
 def _alignment(
     clip: Clip, text: Transcript, path: Path, *, model: AcousticModel, rules: str, kind: str
 ) -> Alignment:
-    spans = authors_spans(clip, path) if rules == "authors" else refined_spans(clip, path, len(text.tokens))
+    spans = authors_spans(clip, path) if rules == "authors" else refined_spans(clip, path)
     notes = list(text.notes)
     if kind == "phone":
         notes += [

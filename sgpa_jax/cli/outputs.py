@@ -55,14 +55,14 @@ def write_files(explanation: "Explanation", folder: Path) -> list[Path]:
 
 def show(explanation: "Explanation", *, as_json: bool) -> None:
     """Print an explanation as a table, coloured on a terminal, or as JSON; somebody always gets to see its warnings."""
-    from sgpa_jax.report import table
+    from sgpa_jax.report import notices, table
 
     for note in explanation.aligner["notes"]:
         typer.echo(f"note: {note}", err=True)
     on_terminal = sys.stdout.isatty()
     if as_json or not on_terminal:
-        for warning in explanation.warnings:
-            typer.echo(f"warning: {warning}", err=True)
+        for notice in notices(explanation):
+            typer.echo(f"warning: {notice}", err=True)
     if as_json:
         typer.echo(explanation.to_json(), nl=False)
     elif on_terminal:

@@ -1,4 +1,4 @@
-"""The one result object: which player made which output likelier, by how much and how surely, and how that was computed.
+"""The one result object: who made which output likelier, by how much and how surely, and how that was computed.
 
 Axes: `P` players in the order of time, `K` outputs; the first output is the whole response, the others its tokens.
 """
@@ -163,7 +163,7 @@ class Explanation:
         write_page(self, path)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the recording and its values with matplotlib: a whole figure, returned; or onto `ax`, returned as well."""
+        """Draw the recording and its values with matplotlib; return the figure, or `ax` when that was given."""
         from sgpa_jax.report import draw_figure, draw_heat
 
         return draw_figure(self) if ax is None else draw_heat(self, ax)

@@ -1,4 +1,4 @@
-"""The file format of an explanation: JSON that names its schema, written with every number finite and read with suspicion.
+"""The file format of an explanation: JSON that names its schema, with every number finite, and read with suspicion.
 
 Whatever is wrong with a file ends in one `ExplanationError` that says where. Axes: `P` players, `K` outputs.
 """
@@ -175,7 +175,8 @@ class _Node:
     def error(self, expected: str) -> ExplanationError:
         what = f"as {self.place}" if self.place else "as a whole"
         return ExplanationError(
-            f"{self.file} has {reprlib.repr(self.value)} {what}: expected {expected}; the file is damaged, explain again"
+            f"{self.file} has {reprlib.repr(self.value)} {what}: expected {expected}; "
+            "the file is damaged, explain again"
         )
 
     def __getitem__(self, key: str) -> "_Node":

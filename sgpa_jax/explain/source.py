@@ -1,5 +1,6 @@
 """What was explained: which recording, told by its digest, and which words somebody says are in it."""
 
+import os
 from dataclasses import dataclass
 
 from sgpa_jax.audio import Clip
@@ -24,7 +25,9 @@ class ClipInfo:
     @classmethod
     def of(cls, clip: Clip) -> "ClipInfo":
         """Return the identity of `clip`."""
-        return cls(clip.path, clip.sha256, clip.duration_s, clip.rate_hz)
+        # A file name may hold bytes that no text encoding knows; JSON cannot.
+        path = None if clip.path is None else os.fsencode(clip.path).decode("utf-8", errors="replace")
+        return cls(path, clip.sha256, clip.duration_s, clip.rate_hz)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from sgpa_jax.models.config import MelConfig
 
+_KNEE_HZ, _KNEE_MEL, _LOG_STEP = 1000.0, 15.0, math.log(6.4) / 27.0
+
 
 def log_mel(wave_bs: Float[Array, "B S"], config: MelConfig) -> Float[Array, "B F M"]:
     """Log-mel of waveforms whose true end is followed by zeros up to S: F = S // hop frames of M mel bins, float32.
@@ -43,7 +45,7 @@ def log_mel(wave_bs: Float[Array, "B S"], config: MelConfig) -> Float[Array, "B 
 def mel_filters(config: MelConfig) -> np.ndarray:
     """Slaney-normalised triangular filters on the Slaney mel scale from 0 Hz to half the rate: float32[bins, M]."""
     bins_hz = np.linspace(0.0, config.rate_hz / 2, config.n_fft // 2 + 1)
-    edges_hz = _mel_to_hz(np.linspace(0.0, float(_hz_to_mel(config.rate_hz / 2)), config.n_mels + 2))
+    edges_hz = mel_to_hz(np.linspace(0.0, float(hz_to_mel(config.rate_hz / 2)), config.n_mels + 2))
     width_hz = np.diff(edges_hz)
     ramps = edges_hz[None, :] - bins_hz[:, None]
     rising, falling = -ramps[:, :-2] / width_hz[None, :-1], ramps[:, 2:] / width_hz[None, 1:]
@@ -51,17 +53,16 @@ def mel_filters(config: MelConfig) -> np.ndarray:
     return (triangles * (2.0 / (edges_hz[2:] - edges_hz[:-2]))[None, :]).astype(np.float32)
 
 
-@functools.cache
-def _window(n_fft: int) -> np.ndarray:
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
-
-
-_KNEE_HZ, _KNEE_MEL, _LOG_STEP = 1000.0, 15.0, math.log(6.4) / 27.0
-
-
-def _hz_to_mel(hz: float) -> float:
+def hz_to_mel(hz: float) -> float:
+    """Slaney's mel scale: linear below 1 kHz, logarithmic above."""
     return hz * 3.0 / 200.0 if hz < _KNEE_HZ else _KNEE_MEL + math.log(hz / _KNEE_HZ) / _LOG_STEP
 
 
-def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+def mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    """Invert `hz_to_mel`."""
     return np.where(mel < _KNEE_MEL, mel * 200.0 / 3.0, _KNEE_HZ * np.exp(_LOG_STEP * (mel - _KNEE_MEL)))
+
+
+@functools.cache
+def _window(n_fft: int) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)

@@ -1,5 +1,6 @@
 """Looking at and listening to explanations: a table for terminals, a picture, and a self-contained page."""
 
+from sgpa_jax.report.facts import notices
 from sgpa_jax.report.page import notebook_frame, page, write_page
 from sgpa_jax.report.picture import draw_figure, draw_heat, save_picture
 from sgpa_jax.report.table import plain_table, table
@@ -8,6 +9,7 @@ __all__ = [
     "draw_figure",
     "draw_heat",
     "notebook_frame",
+    "notices",
     "page",
     "plain_table",
     "save_picture",

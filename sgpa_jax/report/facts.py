@@ -33,7 +33,7 @@ def number(value: float, limit: float) -> str:
 
 
 def uncertain(explanation: Explanation, p: int, k: int) -> str:
-    """Return value and standard error of player `p` for output `k`, such as "+4.12 ± 0.03"; exact values stand alone."""
+    """Return value and standard error of player `p` for output `k`: "+4.12 ± 0.03", or "+4.12" when exact."""
     limit = scale_limit(explanation.values)
     value = number(float(explanation.values[p, k]), limit)
     if explanation.is_exact:
@@ -94,8 +94,8 @@ def finding(explanation: Explanation, k: int = 0) -> str:
     names = _joined([f"“{player_name(explanation, p)}”" for p in tied])
     if explanation.is_exact:
         return f"{names} did most to make {answer} likely: {uncertain(explanation, first, k)}{measure} each."
-    each = f"{uncertain(explanation, first, k)}{measure}"
-    return f"{names} did most to make {answer} likely, too close to tell apart: “{player_name(explanation, first)}” has {each}."
+    leader = f"“{player_name(explanation, first)}” has {uncertain(explanation, first, k)}{measure}"
+    return f"{names} did most to make {answer} likely, too close to tell apart: {leader}."
 
 
 def certainty(explanation: Explanation) -> str:

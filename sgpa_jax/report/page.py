@@ -42,7 +42,7 @@ _LONG = 40
 
 
 def page(explanation: Explanation) -> str:
-    """Return the page of `explanation`; it plays nothing where the samples are not at hand (see `Explanation.with_wave`)."""
+    """Return the page of `explanation`; it plays nothing without the samples (see `Explanation.with_wave`)."""
     x = explanation
     folder = resources.files("sgpa_jax.report")
     template, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))

@@ -1,4 +1,4 @@
-"""The one colour scale of all reports: diverging, centred at zero, from blue (less likely) over the paper to orange (more).
+"""The one colour scale of all reports: diverging, centred at zero, from blue (less likely) to orange (more likely).
 
 Blue and orange differ in hue under every common colour blindness, where red and green don't, and both poles are equally
 light, so that neither sign looks the stronger. Colours are mixed in OKLab (Björn Ottosson, 2020), in which equal steps

@@ -226,7 +226,7 @@ def _crowded(explanation: Explanation, texts: list[str], width_in: float, points
     points_per_s = width_in * _POINTS_PER_IN / explanation.clip.duration_s
     # A letter is about 0.6 of its height wide; a text may use its player's width and a little of the gaps around.
     return any(
-        0.6 * points * len(text) > 1.2 * points_per_s * (player.end_s - player.start_s)
+        0.6 * points * len(text) > 1.05 * points_per_s * (player.end_s - player.start_s)
         for text, player in zip(texts, explanation.players, strict=True)
     )
 

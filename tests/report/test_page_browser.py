@@ -94,7 +94,7 @@ def state(tab: Any) -> dict[str, str]:
 
 
 def until(tab: Any, condition: str) -> None:
-    """Wait for a JavaScript condition; Playwright's own way of waiting needs an eval, which the page's policy refuses."""
+    """Wait for a JavaScript condition; Playwright's own waiting needs an eval, which the page's policy refuses."""
     for _ in range(600):
         if tab.evaluate(condition):
             return
@@ -244,8 +244,8 @@ def test_a_notebook_frame_plays(browser: Any, exact_explanation: Explanation, tm
     (tmp_path / "notebook.html").write_text(f"<!doctype html>{exact_explanation._repr_html_()}", "utf-8")
     with browser.new_context() as context:
         context.set_default_timeout(120_000)
+        context.add_init_script(SPY)
         tab = context.new_page()
         tab.goto((tmp_path / "notebook.html").as_uri())
-        frame = tab.frame_locator("iframe")
-        frame.locator(".chip").nth(3).click()
-        frame.locator("#report[data-playing=alone]").wait_for()
+        tab.frame_locator("iframe").locator(".chip").nth(3).click()
+        assert played(tab.frames[1], 1).size == 5760

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from sgpa_jax.errors import UsageError
 from sgpa_jax.explain import Explanation
@@ -33,6 +34,7 @@ def test_bars_stand_at_their_words_in_the_colours_of_the_scale(exact_explanation
     assert [label.get_text() for label in bars.get_xticklabels()] == [*(p.label for p in x.players[:-1]), "♪ sound"]
     limit = scale_limit(x.values)
     for p, bar in enumerate(bars.patches):
+        assert isinstance(bar, Rectangle)
         assert bar.get_x() == pytest.approx(x.players[p].start_s)
         assert bar.get_width() == pytest.approx(x.players[p].end_s - x.players[p].start_s)
         assert bar.get_height() == pytest.approx(x.values[p, 0])
