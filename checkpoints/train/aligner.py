@@ -46,7 +46,7 @@ BUCKETS = (256, 384, 512, data.MAX_FRAMES)
 PEAK_RATE, WARMUP_STEPS = 2e-3, 150
 CHARACTER_WEIGHT = 0.5
 SAVE_EVERY_S = 120.0
-PRIOR_WEIGHT = 0.5
+PRIOR_WEIGHT = 0.7
 SHIPPED = Path(__file__).parents[1] / "sgpa_checkpoints" / "pocket_aligner"
 SIZES = {"width": 144, "taps": 5, "dilations": (1, 1, 2, 2, 4, 4, 1, 1)}
 

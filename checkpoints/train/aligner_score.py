@@ -1,10 +1,10 @@
 """How far the pocket aligner's word boundaries lie from the truth on held-out voices, by a plain Viterbi in numpy.
 
 The trainers measure with their own search, not with `sgpa_jax.align`, so that a number here is a property of the
-weights: words are phone sequences of the lexicon (all pronunciations compete) with optional silence around each.
+weights: words are phone sequences of the lexicon (all pronunciations compete) with optional silence around each, and
+every phone lasts 40 ms or more where the utterance is long enough for that.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from .phones import PHONES
 from .speech import RATE_HZ
 
 N_PER_SET = 60
+HOLD_FRAMES = 4
 
 
 def measure(folder: Path, sentences: data.Sentences, seed: int) -> dict[str, dict[str, float]]:
@@ -55,9 +56,10 @@ def word_times(
 
     Edges are moved inside their frame to where the log-probabilities of the two phones cross between frame centres.
     """
-    labels, owners, before = _graph(pronunciations)
+    longest = sum(max(map(len, spoken)) for spoken in pronunciations)
+    labels, owners, before = _graph(pronunciations, max(1, min(HOLD_FRAMES, len(log_probs_fv) // longest)))
     score_fs = log_probs_fv[:, labels]
-    path_f = _viterbi(score_fs, before, _last_states(owners, len(pronunciations), before))
+    path_f = _viterbi(score_fs, before, [*before[-1], len(before) - 1])
     times = []
     for word in range(len(pronunciations)):
         frames = np.flatnonzero(np.array(owners)[path_f] == word)
@@ -65,14 +67,16 @@ def word_times(
     return times
 
 
-def _graph(pronunciations: Sequence[Sequence[Sequence[str]]]) -> tuple[list[int], list[int], list[list[int]]]:
-    """Label, word (-1 silence) and predecessors of every state; state 0 is the leading silence."""
+def _graph(
+    pronunciations: Sequence[Sequence[Sequence[str]]], hold: int
+) -> tuple[list[int], list[int], list[list[int]]]:
+    """Label, word (-1 silence) and predecessors of every state, `hold` a phone; state 0 is the leading silence."""
     labels, owners, before = [0], [-1], [[]]
     exits = [0, -1]
     for word, spoken in enumerate(pronunciations):
         ends = []
         for phones in spoken:
-            for position, phone in enumerate(phones):
+            for position, phone in enumerate(phone for phone in phones for _ in range(hold)):
                 before.append(list(exits) if position == 0 else [len(labels) - 1])
                 labels.append(PHONES.index(phone))
                 owners.append(word)
@@ -82,11 +86,6 @@ def _graph(pronunciations: Sequence[Sequence[Sequence[str]]]) -> tuple[list[int]
         before.append(ends)
         exits = [*ends, len(labels) - 1]
     return labels, owners, before
-
-
-def _last_states(owners: list[int], n_words: int, before: list[list[int]]) -> list[int]:
-    final_silence = len(owners) - 1
-    return [*before[final_silence], final_silence] if n_words else [final_silence]
 
 
 def _viterbi(score_fs: np.ndarray, before: list[list[int]], last: list[int]) -> np.ndarray:
@@ -106,7 +105,7 @@ def _viterbi(score_fs: np.ndarray, before: list[list[int]], last: list[int]) -> 
         back_fs[frame] = came_sp[np.arange(n_states), choice]
         total[:-1] = options[np.arange(n_states), choice] + score_fs[frame]
     path = [max(last, key=lambda state: total[state])]
-    for frame in itertools.islice(range(n_frames - 1, -1, -1), n_frames - 1):
+    for frame in range(n_frames - 1, 0, -1):
         path.append(int(back_fs[frame, path[-1]]))
     return np.array(path[::-1])
 

@@ -1,7 +1,7 @@
 """Make the shipped demo: a synthesised command, its transcript and a question about it.
 
 ``python -m train.demo``, run in ``checkpoints``, writes ``sgpa_checkpoints/demo/demo.wav`` (16 kHz, PCM16) and
-``demo.json`` (``{"transcript", "prompt"}``). The voice is CMU Flite's slt, the command one of the kind that the pocket
+``demo.json`` (``{"transcript", "prompt", "answer"}``). The voice is CMU Flite's slt, the command one of the kind that the pocket
 model knows: what is said first is taken back, so that the last word must decide the answer.
 """
 
@@ -19,6 +19,7 @@ from .speech import RATE_HZ, Voice, synthesise
 FOLDER = Path(__file__).parents[1] / "sgpa_checkpoints" / "demo"
 TRANSCRIPT = "do not make the lamp red make it blue"
 PROMPT = "What colour?"
+ANSWER = "blue"
 VOICE = Voice("flite", "slt", rate=0.9)
 PEAK = 0.7
 
@@ -30,7 +31,8 @@ def main() -> None:
         raise RuntimeError(f"flite's voice {VOICE.name} cut {TRANSCRIPT!r} into other words")
     wave_s = pad(speech, np.random.default_rng(0)).wave_s
     write_wav(FOLDER / "demo.wav", Clip(wave_s * (PEAK / np.abs(wave_s).max()), RATE_HZ))
-    atomic_write(FOLDER / "demo.json", json.dumps({"transcript": TRANSCRIPT, "prompt": PROMPT}, indent=2) + "\n")
+    about = {"transcript": TRANSCRIPT, "prompt": PROMPT, "answer": ANSWER}
+    atomic_write(FOLDER / "demo.json", json.dumps(about, indent=2) + "\n")
 
 
 if __name__ == "__main__":

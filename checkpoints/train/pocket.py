@@ -54,9 +54,9 @@ class Trainer(nnx.Module):
 
 
 class TrainState(NamedTuple):
-    """Everything that a resumed run needs besides the step."""
+    """Everything that a resumed run needs besides the step; `params` is an `nnx.State`."""
 
-    params: nnx.State
+    params: Any
     optimiser: optax.OptState
 
 
@@ -74,7 +74,7 @@ def forward(trainer: Trainer, batch: Batch) -> tuple[jax.Array, jax.Array]:
     prefix = model.place(batch.prefix_bt, jnp.ones(batch.prefix_bt.shape, bool), audio, n_audio)
     size, n_questions, length = batch.questions_bqn.shape
     n_prefix, n_packed = batch.prefix_bt.shape[1], n_questions * length
-    questions = model.decoder.embedding(batch.questions_bqn.reshape(size, n_packed))
+    questions = model.decoder.embedding(jnp.asarray(batch.questions_bqn).reshape(size, n_packed))
     first = prefix.exists_bt.sum(axis=1)
     positions = first[:, None] + jnp.tile(jnp.arange(length), n_questions)[None, :]
     owner = jnp.repeat(jnp.arange(n_questions), length)

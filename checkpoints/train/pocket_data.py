@@ -34,16 +34,19 @@ ASSISTANT = world.token_ids("<|im_end|>\n<|im_start|>assistant\n")
 
 
 class Batch(NamedTuple):
-    """One training batch; audio positions in `gone_ba` become the baseline that `baseline_b` names (0 zero, 1 mean)."""
+    """One training batch; audio positions in `gone_ba` become the baseline that `baseline_b` names (0 zero, 1 mean).
 
-    mel_bfm: np.ndarray
-    n_frames_b: np.ndarray
-    frame_labels_bg: np.ndarray
-    prefix_bt: np.ndarray
-    questions_bqn: np.ndarray
-    answer_mask_bqn: np.ndarray
-    gone_ba: np.ndarray
-    baseline_b: np.ndarray
+    Arrays are numpy's on the host and traced ones inside of the jitted step.
+    """
+
+    mel_bfm: Any
+    n_frames_b: Any
+    frame_labels_bg: Any
+    prefix_bt: Any
+    questions_bqn: Any
+    answer_mask_bqn: Any
+    gone_ba: Any
+    baseline_b: Any
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Alignment from end to end: transcript, path, refinement, words (SGPA, section 3), for one clip or many at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sgpa_jax.align.alignment import AcousticModel, Alignment, Emissions
 from sgpa_jax.align.authors import authors_spans
@@ -73,8 +73,8 @@ def align_batch(
     for clip in clips:
         if clip.duration_s < SHORTEST_CLIP_S:
             raise AlignmentError(
-                f"the recording lasts {clip.duration_s * 1000:.1f} ms: expected at least {SHORTEST_CLIP_S * 1000:.0f} ms of "
-                "speech; check that it is whole"
+                f"the recording lasts {clip.duration_s * 1000:.1f} ms: expected at least {SHORTEST_CLIP_S * 1000:.0f} "
+                "ms of speech; check that it is whole"
             )
     heard = model.emissions(clips)
     texts = [
@@ -96,7 +96,7 @@ def _alphabet(characters: Emissions) -> frozenset[str]:
     return frozenset(name.lower() for name in characters.labels if len(name) == 1 and name not in (SEPARATOR, blank))
 
 
-def _emission(emission: str, rules: str, model: AcousticModel, heard: Sequence[dict[str, Emissions]]) -> str:
+def _emission(emission: str, rules: str, model: AcousticModel, heard: Sequence[Mapping[str, Emissions]]) -> str:
     has_phones = model.lexicon is not None and all("phone" in own for own in heard)
     if emission == "phone" and not has_phones:
         raise UsageError(f"the aligner {model.name!r} hears no phones: choose emission='character'")
@@ -118,7 +118,9 @@ def _topology(text: Transcript, emissions: Emissions, model: AcousticModel) -> T
     return _held(words, column, emissions)
 
 
-def _held(words: Sequence[tuple[int, Sequence[Pronunciation]]], column: dict[str, int], emissions: Emissions) -> Topology:
+def _held(
+    words: Sequence[tuple[int, Sequence[Pronunciation]]], column: dict[str, int], emissions: Emissions
+) -> Topology:
     """Phones last 30 ms each, or less in a recording that is too short for that."""
     hold = max(1, round(SHORTEST_PHONE_S / emissions.frame_s))
     while True:
@@ -128,14 +130,12 @@ def _held(words: Sequence[tuple[int, Sequence[Pronunciation]]], column: dict[str
         hold -= 1
 
 
-def _alignment(
-    clip: Clip, text: Transcript, path: Path, *, model: AcousticModel, rules: str, kind: str
-) -> Alignment:
+def _alignment(clip: Clip, text: Transcript, path: Path, *, model: AcousticModel, rules: str, kind: str) -> Alignment:
     spans = authors_spans(clip, path) if rules == "authors" else refined_spans(clip, path)
     notes = list(text.notes)
     if kind == "phone":
         notes += [
-            f"{token.text!r} is not in the lexicon: its letters were aligned, each as any of the phones it can stand for"
+            f"{token.text!r} is not in the lexicon: its letters were aligned, each as any of the phones that it can be"
             for token in text.tokens
             if not all(is_known(word, model.lexicon or {}) for word in token.spoken)
         ]

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from jaxtyping import Float
-
 from sgpa_jax.audio import Clip
+from sgpa_jax.models import Emissions
 
 
 @dataclass(frozen=True)
@@ -59,36 +57,21 @@ class Alignment:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Emissions:
-    """How likely each label is in each frame.
-
-    Attributes:
-        log_probs_tv: float32[T, V], natural log; up to a constant per label where a prior was divided out.
-        frame_s: duration of a frame.
-        offset_s: time of the left edge of frame 0.
-        labels: the V names.
-        blank: index of the CTC blank, or None where every frame has the label that is heard in it (phones).
-    """
-
-    log_probs_tv: Float[np.ndarray, "T V"]
-    frame_s: float
-    offset_s: float
-    labels: tuple[str, ...]
-    blank: int | None
-
-
 class AcousticModel(Protocol):
-    """What the aligner needs of a network; `sgpa_jax.models.load_aligner` gives one, any other object will do.
-
-    `lexicon` maps lower-case words to their pronunciations, each a sequence of labels of the "phone" emissions.
-    """
+    """What the aligner needs of a network; `sgpa_jax.models.load_aligner` gives one, any other object will do."""
 
     name: str
     digest: str
     rate_hz: int
-    lexicon: Mapping[str, tuple[tuple[str, ...], ...]] | None
+
+    @property
+    def lexicon(self) -> Mapping[str, tuple[tuple[str, ...], ...]] | None:
+        """Pronunciations of lower-case words, each a sequence of labels of the "phone" emissions; None: no phones."""
+        ...
 
     def emissions(self, clips: Sequence[Clip]) -> list[dict[str, Emissions]]:
-        """Return per clip the emissions under "character" (labels: a blank, "|", letters) and perhaps "phone"."""
+        """Return per clip its `Emissions` under "character" and perhaps "phone".
+
+        Labels of characters are a blank, "|" between words, and letters; those of phones are "sil" and the lexicon's.
+        """
         ...

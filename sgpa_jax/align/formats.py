@@ -51,7 +51,7 @@ def _audacity(alignment: Alignment) -> str:
 
 def _csv(alignment: Alignment) -> str:
     buffer = io.StringIO(newline="")
-    table = csv.writer(buffer, lineterminator="\n")
+    table = csv.writer(buffer)
     table.writerow(field.name for field in dataclasses.fields(Word))
     for word in alignment.words:
         table.writerow(str(value).lower() if isinstance(value, bool) else value for value in dataclasses.astuple(word))

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,9 @@ def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise AlignmentError(f"cannot read {str(path)!r} ({error}): expected an alignment file; check the path") from error
+        raise AlignmentError(
+            f"cannot read {str(path)!r} ({error}): expected an alignment file; check the path"
+        ) from error
     encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     try:
         return data.decode(encoding)
@@ -73,7 +75,8 @@ def _parse(text: str, duration_s: float) -> Alignment:
         return _parse_json(start, duration_s)
     if "ooTextFile" in start[:200]:
         tiers = {tier.name: tier.intervals for tier in parse_textgrid(text)}
-        return _given([(label, *times) for *times, label in tiers[_word_tier(list(tiers))]], duration_s)
+        intervals = tiers[_word_tier(list(tiers))]
+        return _given([(label, start_s, end_s) for start_s, end_s, label in intervals], duration_s)
     return _given(list(_csv_rows(text)), duration_s)
 
 
@@ -91,8 +94,8 @@ def _parse_json(text: str, duration_s: float) -> Alignment:
     found = next((read for key, read in readers.items() if isinstance(content, dict) and key in content), None)
     if found is None:
         raise AlignmentError(
-            "the JSON has neither 'words' nor 'tiers' nor 'segments': expected an alignment of sgpa, the Montreal Forced "
-            "Aligner or whisperX"
+            "the JSON has neither 'words' nor 'tiers' nor 'segments': expected an alignment of sgpa, the Montreal "
+            "Forced Aligner or whisperX"
         )
     try:
         return found(content, duration_s)
@@ -152,7 +155,8 @@ def _csv_rows(content: str) -> Iterator[_Row]:
     found = [next((header.index(name) for name in names if name in header), -1) for names in _COLUMNS]
     if -1 in found:
         raise AlignmentError(
-            "the file is no alignment that is known: expected a TextGrid, JSON, or CSV with the columns text, start_s, end_s"
+            "the file is no alignment that is known: expected a TextGrid, JSON, or CSV with the columns "
+            "text, start_s, end_s"
         )
     text, start, end = found
     kind = header.index("type") if "type" in header else None
@@ -167,30 +171,32 @@ def _csv_rows(content: str) -> Iterator[_Row]:
             raise AlignmentError(f"line {number} has a time that is no number ({error}): expected seconds") from error
 
 
-def _given(rows: list[_Row], duration_s: float) -> Alignment:
+def _given(rows: Sequence[_Row], duration_s: float) -> Alignment:
     """An alignment of the rows that are words, in order of time, its end cut to the recording's."""
-    words = [
-        (_text(label).strip(), *((_time(start), _time(end)) if start is not None and end is not None else (None, None)))
-        for label, start, end in rows
-        if _text(label).strip().lower() not in _PAUSES
-    ]
-    if all(start_s is not None for _, start_s, _ in words):
-        words.sort(key=lambda word: word[1:])
+    words = [(_text(label).strip(), start, end) for label, start, end in rows]
+    words = [word for word in words if word[0].lower() not in _PAUSES]
+    timed = {
+        number: (_time(start), _time(end))
+        for number, (_, start, end) in enumerate(words)
+        if start is not None and end is not None
+    }
     texts = [text for text, *_ in words]
+    if words and not timed:
+        raise AlignmentError("no word has a time: expected start and end of each; align the recording instead")
+    if len(timed) == len(words):
+        order = sorted(timed, key=lambda number: timed[number])
+        texts, timed = [texts[number] for number in order], {at: timed[number] for at, number in enumerate(order)}
     spans = {
         number: Span(start_s, min(end_s, max(duration_s, end_s - _TOLERANCE_S)))
-        for number, (_, start_s, end_s) in enumerate(words)
-        if start_s is not None
+        for number, (start_s, end_s) in timed.items()
     }
     notes = tuple(
         f"{text!r} has no time in the file and was placed between its neighbours by its length"
         for number, text in enumerate(texts)
-        if number not in spans
+        if number not in timed
     )
-    if words and not spans:
-        raise AlignmentError("no word has a time: expected start and end of each; align the recording instead")
-    timed = timed_words(texts, spans, duration_s)
-    return Alignment(timed, duration_s, " ".join(texts), "given", "", "given", "given", notes)
+    placed = timed_words(texts, spans, duration_s)
+    return Alignment(placed, duration_s, " ".join(texts), "given", "", "given", "given", notes)
 
 
 def _check(alignment: Alignment, duration_s: float) -> None:
@@ -206,8 +212,8 @@ def _check(alignment: Alignment, duration_s: float) -> None:
             raise AlignmentError(f"the word at {word.start_s:.3f} s has no text: expected a label; remove or name it")
         if not 0 <= word.start_s < word.end_s:
             raise AlignmentError(
-                f"{word.text!r} lasts from {word.start_s!r} s to {word.end_s!r} s: expected a start at 0 or later and an "
-                "end after it"
+                f"{word.text!r} lasts from {word.start_s!r} s to {word.end_s!r} s: expected a start at 0 or later and "
+                "an end after it"
             )
         if word.end_s > duration_s:
             raise AlignmentError(

@@ -5,6 +5,7 @@ A run's confidence is the mean posterior of its label over its frames, as in the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -73,8 +74,8 @@ def _check_fit(emissions: Emissions, topology: Topology) -> None:
     n_frames, needed = len(emissions.log_probs_tv), topology.fewest_frames()
     if needed > n_frames:
         raise AlignmentError(
-            f"the transcript cannot fit the recording: its labels take at least {needed * emissions.frame_s:.2f} s, and "
-            f"{n_frames * emissions.frame_s:.2f} s were given; check that the two belong together"
+            f"the transcript cannot fit the recording: its labels take at least {needed * emissions.frame_s:.2f} s, "
+            f"and {n_frames * emissions.frame_s:.2f} s were given; check that the two belong together"
         )
     if n_frames * len(topology.label_s) > _LARGEST:
         raise AlignmentError(
@@ -92,6 +93,6 @@ def _runs(
     edges = [0, *(np.flatnonzero(np.diff(topology.unit_s[state_t])) + 1), len(state_t)]
     return [
         Run(int(topology.owner_s[state_t[first]]), int(first), int(end), min(1.0, float(posterior_t[first:end].mean())))
-        for first, end in zip(edges[:-1], edges[1:], strict=True)
+        for first, end in pairwise(edges)
         if topology.label_s[state_t[first]] != emissions.blank
     ]

@@ -1,8 +1,8 @@
 """How a spoken word sounds: its pronunciations in the lexicon, or else what its letters can stand for.
 
 A word outside the lexicon becomes a chain of letters in which each stands for any of several phones and may be silent.
-That is no letter-to-sound rule: which phones, and which letters are silent, is left to the recording. Axes: `T` frames, `W` labels and
-letters.
+That is no letter-to-sound rule: which phones, and which letters are silent, is left to the recording.
+Axes: `T` frames, `W` labels and letters.
 """
 
 from collections.abc import Mapping
@@ -68,8 +68,8 @@ def heard(emissions: Emissions) -> Float[np.ndarray, "T W"]:
     column = columns(emissions)
     letters = []
     for phones in _PHONES_OF_LETTER.values():
-        chosen = [column[phone] for phone in phones.split()]
-        letters.append(np.logaddexp.reduce(emissions.log_probs_tv[:, chosen], axis=1) - np.log(len(chosen)))
+        chosen = [column[phone] for phone in phones.split() if phone in column]
+        letters.append(np.logaddexp.reduce(emissions.log_probs_tv[:, chosen], axis=1) - np.log(max(1, len(chosen))))
     return np.concatenate([emissions.log_probs_tv, np.stack(letters, axis=1)], axis=1).astype(np.float32)
 
 

@@ -1,10 +1,10 @@
 """Stage 3 as the rule set "sgpa" has it: words share their edges, which lie where the sound changes.
 
-The paper (section 3.3) moves edges to where the sound is quiet and steady. That is a good place to cut, but not where one
+The paper (section 3.3) moves edges to where the sound is quiet and steady. That is a good place to cut, but not where a
 word ends: on synthesised speech with known times it doubles the error of an edge that the phones already place well.
 So what is sought here is the opposite, the sharpest change of the spectrum, near where the evidence for the left label
 gives way to that for the right one. Neighbouring words share one edge; a pause between them belongs to nobody.
-Axes: `F` frames, `N` bands.
+Axes: `F` frames.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ import numpy as np
 from jaxtyping import Float
 
 from sgpa_jax.align.path import Path, Run
-from sgpa_jax.align.spectral import scaled, sharpness
+from sgpa_jax.align.spectral import sharpness
 from sgpa_jax.align.timing import SHORTEST_S, Span
 from sgpa_jax.audio import Clip
 
 HOP_S = 0.002
 """Edges lie on this grid."""
 
-PULL = 2.0
-"""How much the window's end must gain over the candidate, as a share of the range of sharpness in the window."""
+PULL = 3.0
+"""How much more prominent (see `_prominence`) the sharpest frame must be at a window's end than at the candidate."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Habits:
     pause_s: float
 
 
-_PHONES = _Habits(reach_s=0.016, outer_reach_s=0.016, spread_s=0.0, pause_s=0.1)
+_PHONES = _Habits(reach_s=0.016, outer_reach_s=0.016, spread_s=0.0, pause_s=0.08)
 # CTC labels are spikes inside of their sounds, and gaps between them are more often sound than silence.
 _SPIKES = _Habits(reach_s=0.02, outer_reach_s=0.04, spread_s=0.02, pause_s=0.3)
 
@@ -75,7 +75,10 @@ class _Word:
 
 
 def refined_spans(clip: Clip, path: Path) -> dict[int, Span]:
-    """Return the span of every word that has labels on `path`, by its number: in order, at least 50 ms if there is room."""
+    """Return the span of every word that has labels on `path`, by its number.
+
+    Spans are in order, do not overlap, and last at least 50 ms if there is room.
+    """
     owners = sorted({run.owner for run in path.runs} - {-1})
     words = [_Word(owner, tuple(run for run in path.runs if run.owner == owner)) for owner in owners]
     starts, ends = _edges(_Finder(clip, path), words)
@@ -100,7 +103,7 @@ class _Finder:
         self.clip, self.path = clip, path
         self.habits = _PHONES if path.emissions.blank is None else _SPIKES
         self.hop = max(1, round(HOP_S * clip.rate_hz))
-        self.sharpness_f: Float[np.ndarray, "F"] = sharpness(clip.wave_s, clip.rate_hz, hop=self.hop)
+        self.sharpness_f = sharpness(clip.wave_s, clip.rate_hz, hop=self.hop)
 
     def shared(self, left: _Word, right: _Word) -> _Edge:
         """The edge between two neighbours, never past the middle of either."""
@@ -131,7 +134,7 @@ class _Finder:
         return _time_s(self.clip, self.path, frame)
 
     def _crossing(self, frame: int) -> float:
-        """Where between the centres of frames `frame - 1` and `frame` their two states are equally likely, in frames."""
+        """Where between the centres of frames `frame - 1` and `frame` their states are equally likely, in frames."""
         score_ts, state_t = self.path.score_ts, self.path.state_t
         if frame in (0, len(state_t)):
             return float(frame)
@@ -147,8 +150,14 @@ class _Finder:
         if len(grid) < 3 or np.ptp(window_f) == 0:
             return _Edge(centre_s, False)
         away_f = (grid * step_s - centre_s) / max(centre_s - low_s, high_s - centre_s)
-        best = int(np.argmin(PULL * np.square(away_f) - scaled(window_f)))
+        best = int(np.argmin(PULL * np.square(away_f) - _prominence(window_f)))
         return _Edge(float(grid[best] * step_s), True)
+
+
+def _prominence(sharpness_f: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
+    """Sharpness from 0 to less than 1: near 1 for a lone peak, all of it small where noise is as sharp everywhere."""
+    low, high = sharpness_f.min(), sharpness_f.max()
+    return (sharpness_f - low) / (high - low + 2.0 * np.median(sharpness_f))
 
 
 def _edges(find: _Finder, words: Sequence[_Word]) -> tuple[list[_Edge], list[_Edge]]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-_WINDOW_S, _LAG_S, _BAND_HZ = 0.01, 0.004, 300
+_WINDOW_S, _LAG_S, _BAND_HZ = 0.008, 0.004, 300
 _FLOOR = 1e-3
 
 
@@ -36,7 +36,7 @@ def scaled(values: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
 
 def sharpness(wave_s: Float[np.ndarray, "S"], rate_hz: int, *, hop: int) -> Float[np.ndarray, "F"]:
     """Return how much the log spectrum changes around sample `f * hop`: the mean squared distance from 4 ms before to 4
-    ms after, of 10 ms windows and 300 Hz bands up to 8 kHz.
+    ms after, of 8 ms windows (which meet, and do not overlap) and 300 Hz bands up to 8 kHz.
 
     F = 1 + S // hop; the wave is mirrored beyond its ends. What is 60 dB below the loudest bin counts as silence.
     """

@@ -23,8 +23,9 @@ _SYMBOLS = {
 }  # fmt: skip
 _UNITS = {
     "am": "a m", "pm": "p m", "km": "kilometers", "cm": "centimeters", "mm": "millimeters", "kg": "kilograms",
-    "mg": "milligrams", "g": "grams", "ft": "feet", "lb": "pounds", "lbs": "pounds", "oz": "ounces", "mph": "miles an hour",
-    "min": "minutes", "hz": "hertz", "khz": "kilohertz", "ms": "milliseconds", "gb": "gigabytes", "mb": "megabytes",
+    "mg": "milligrams", "g": "grams", "ft": "feet", "lb": "pounds", "lbs": "pounds", "oz": "ounces",
+    "mph": "miles an hour", "min": "minutes", "hz": "hertz", "khz": "kilohertz", "ms": "milliseconds",
+    "gb": "gigabytes", "mb": "megabytes",
 }  # fmt: skip
 _ABBREVIATIONS = {
     "mr": "mister", "mrs": "missus", "dr": "doctor", "prof": "professor", "jr": "junior", "sr": "senior",

@@ -30,8 +30,10 @@ def parse_textgrid(text: str) -> list[Tier]:
     values = _values(text)
     try:
         if next(values) != "ooTextFile" or next(values) != "TextGrid":
-            raise AlignmentError("this is no TextGrid: expected Praat's text file type; save it as a text file in Praat")
-        _number(values), _number(values)
+            raise AlignmentError(
+                "this is no TextGrid: expected Praat's text file type; save it as a text file in Praat"
+            )
+        _skip_times(values)
         n_tiers = _number(values) if next(values) is True else 0
         tiers: list[Tier | None] = []
         while len(tiers) < n_tiers:
@@ -96,6 +98,12 @@ def _number(values: Iterator[str | float | bool]) -> float:
     return value
 
 
+def _skip_times(values: Iterator[str | float | bool]) -> None:
+    """Skip the beginning and the end of the file or of a tier: its intervals tell them as well."""
+    for _ in range(2):
+        _number(values)
+
+
 def _string(values: Iterator[str | float | bool]) -> str:
     value = next(values)
     if not isinstance(value, str):
@@ -105,17 +113,18 @@ def _string(values: Iterator[str | float | bool]) -> str:
 
 def _tier(values: Iterator[str | float | bool]) -> Tier | None:
     kind, name = _string(values), _string(values)
-    _number(values), _number(values)
+    _skip_times(values)
     size = _number(values)
     if kind == "IntervalTier":
         intervals = []
         while len(intervals) < size:
             intervals.append((_number(values), _number(values), _string(values)))
         return Tier(name, tuple(intervals))
-    seen = 0
-    while seen < size:
-        _number(values), _string(values)
-        seen += 1
+    points = 0
+    while points < size:
+        _number(values)
+        _string(values)
+        points += 1
     return None
 
 

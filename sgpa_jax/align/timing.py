@@ -68,8 +68,8 @@ def _fill(placed: list[Span | None], missing: range, texts: Sequence[str], durat
         spare_after_s = max(0.0, after.end_s - after.start_s - SHORTEST_S) if after else 0.0
         if spare_before_s + spare_after_s < lacking_s:
             raise AlignmentError(
-                f"there is no room for {texts[missing.start]!r} between its neighbours: expected {SHORTEST_S * 1000:.0f} ms; "
-                "choose unspellable='merge'"
+                f"there is no room for {texts[missing.start]!r} between its neighbours: expected "
+                f"{SHORTEST_S * 1000:.0f} ms; choose unspellable='merge'"
             )
         from_before_s = min(spare_before_s, max(lacking_s / 2, lacking_s - spare_after_s))
         from_s -= from_before_s
@@ -78,8 +78,8 @@ def _fill(placed: list[Span | None], missing: range, texts: Sequence[str], durat
             placed[missing.start - 1] = replace(before, end_s=from_s)
         if after:
             placed[missing.stop] = replace(after, start_s=to_s)
-    edges_s = from_s + (to_s - from_s) * np.cumsum([0, *(len(texts[number]) for number in missing)]) / sum(
-        len(texts[number]) for number in missing
-    )
+    lengths = [len(texts[number]) for number in missing]
+    shares = np.cumsum([0, *lengths]) / sum(lengths)
+    edges_s = np.minimum(from_s + (to_s - from_s) * shares, to_s)
     for number, start_s, end_s in zip(missing, edges_s[:-1], edges_s[1:], strict=True):
         placed[number] = Span(float(start_s), float(end_s))

@@ -19,7 +19,7 @@ _LONGEST_INITIALISM = 5
 
 @dataclass(frozen=True)
 class Token:
-    """A written word, the lower-case words it is said in (none: it cannot be spelled), and whether it may be initials."""
+    """A written word, the lower-case words it is said in (none: it has no letters), and whether it may be initials."""
 
     text: str
     spoken: tuple[str, ...]

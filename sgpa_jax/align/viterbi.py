@@ -44,7 +44,9 @@ def search(
     found: list[tuple[np.ndarray, float]] = []
     for first in range(0, len(topologies), _BATCH):
         chunk = slice(first, first + _BATCH)
-        state_bt, score_b = best_paths(*_batch(log_probs[chunk], topologies[chunk], 1 if len(topologies) == 1 else _BATCH))
+        state_bt, score_b = best_paths(
+            *_batch(log_probs[chunk], topologies[chunk], 1 if len(topologies) == 1 else _BATCH)
+        )
         paths, scores = np.asarray(state_bt), np.asarray(score_b)
         found += [
             (path_t[: len(own)], float(score))

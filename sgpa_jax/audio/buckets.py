@@ -3,7 +3,7 @@
 SAMPLES_STEP_S = 0.5
 """Recordings are padded to a multiple of this many seconds."""
 
-TOKEN_STEP = 16
+TOKEN_STEP = 32
 """Token sequences are padded to a multiple of this many positions."""
 
 

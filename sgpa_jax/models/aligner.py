@@ -6,6 +6,7 @@ paper, section 3.1), and phones, one distribution every 10 ms, trained on the ex
 Frame `t` of either covers `[t, t + 1) * frame_s`, measured from the start of the clip. English only.
 """
 
+import functools
 import gzip
 import zlib
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ FRAME_S = HOP_SAMPLES / RATE_HZ
 # clipping there keeps digital silence from becoming an outlier of the normalisation.
 _DYNAMIC_RANGE = 15.0
 _FFT_SAMPLES = 512
+# Far below the range kept of even a faint clip; only digital silence meets it.
+_POWER_FLOOR = 1e-15
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def log_mel(wave_bs: Float[Array, "B S"]) -> Float[Array, "B F M"]:
     window_w = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)).astype(np.float32)
     spectrum = jnp.fft.rfft(padded_bs[:, samples_fw] * window_w[None, None, :], n=_FFT_SAMPLES)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    return jnp.log(power @ _mel_filters() + 1e-10)
+    return jnp.log(power @ _mel_filters() + _POWER_FLOOR)
 
 
 def normalise(mel_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, "B"]) -> Float[Array, "B F M"]:
@@ -144,7 +147,6 @@ class PocketAligner:
         self.name = name
         self.digest = digest
         self._graph, self._state = nnx.split(network)
-        self._infer = jax.jit(self._log_probs)
 
     @classmethod
     def from_folder(cls, folder: Path, *, name: str = "pocket") -> "PocketAligner":
@@ -184,21 +186,15 @@ class PocketAligner:
         n_frames = count_frames(n_samples)
         padded = np.zeros(round_up(n_samples, round(SAMPLES_STEP_S * RATE_HZ)), np.float32)
         padded[:n_samples] = clip.wave_s
-        phones_fv, characters_tv = self._infer(self._state, padded[None, :], np.array([n_frames], np.int32))
-        n_pairs = -(-n_frames // 2)
-        characters = self.config.characters
-        return {
-            "character": Emissions(np.asarray(characters_tv)[0, :n_pairs], 2 * FRAME_S, 0.0, characters, 0),
-            "phone": Emissions(np.asarray(phones_fv)[0, :n_frames], FRAME_S, 0.0, self.config.phones, None),
-        }
-
-    def _log_probs(
-        self, state: nnx.State, wave_bs: Float[Array, "B S"], n_frames_b: Int[Array, "B"]
-    ) -> tuple[Float[Array, "B F V"], Float[Array, "B T W"]]:
-        network = nnx.merge(self._graph, state)
-        phones_bfv, characters_btv = network(normalise(log_mel(wave_bs), n_frames_b), n_frames_b)
+        n_frames_b = np.array([n_frames], np.int32)
+        phones_bfv, characters_btv = _log_probs(self._graph, self._state, padded[None, :], n_frames_b)
         prior_v = self.config.prior_weight * np.array(self.config.log_prior, np.float32)
-        return jax.nn.log_softmax(phones_bfv) - prior_v[None, None, :], jax.nn.log_softmax(characters_btv)
+        phones_fv = np.asarray(phones_bfv)[0, :n_frames] - prior_v[None, :]
+        characters_tv = np.asarray(characters_btv)[0, : -(-n_frames // 2)]
+        return {
+            "character": Emissions(characters_tv, 2 * FRAME_S, 0.0, self.config.characters, 0),
+            "phone": Emissions(phones_fv, FRAME_S, 0.0, self.config.phones, None),
+        }
 
 
 def parse_lexicon(data: bytes) -> dict[str, tuple[tuple[str, ...], ...]]:
@@ -242,3 +238,13 @@ def _mel_filters() -> Float[np.ndarray, "N M"]:
     low, centre, high = edges_hz[None, :-2], edges_hz[None, 1:-1], edges_hz[None, 2:]
     triangles = np.minimum((bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre))
     return (np.maximum(triangles, 0.0) * 2.0 / (high - low)).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_probs(
+    graphdef: nnx.GraphDef, state: nnx.State, wave_bs: Float[Array, "B S"], n_frames_b: Int[Array, "B"]
+) -> tuple[Float[Array, "B F V"], Float[Array, "B T W"]]:
+    # Compiled once for all aligners of one architecture: loading another one costs nothing.
+    network = nnx.merge(graphdef, state)
+    phones_bfv, characters_btv = network(normalise(log_mel(wave_bs), n_frames_b), n_frames_b)
+    return jax.nn.log_softmax(phones_bfv), jax.nn.log_softmax(characters_btv)

@@ -43,13 +43,12 @@ class ChatFormat:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every parse error
             raise CheckpointError(f"{path} is not a readable tokenizer ({error}); fetch it again") from error
-        ids = {
-            marker: tokenizer.token_to_id(marker) for marker in (AUDIO, AUDIO_BEGIN, AUDIO_END, TURN_BEGIN, TURN_END)
-        }
-        missing = [marker for marker, token_id in ids.items() if token_id is None]
+        vocabulary = tokenizer.get_vocab()
+        markers = (AUDIO, AUDIO_BEGIN, AUDIO_END, TURN_BEGIN, TURN_END)
+        missing = [marker for marker in markers if marker not in vocabulary]
         if missing:
             raise CheckpointError(f"{path} lacks the tokens {', '.join(missing)} of the Qwen2-Audio chat format")
-        return cls(tokenizer, ids[AUDIO], ids[TURN_END], tokenizer.token_to_id("<unk>"))
+        return cls(tokenizer, vocabulary[AUDIO], vocabulary[TURN_END], vocabulary.get("<unk>"))
 
     def prompt_ids(self, question: str, *, system: str | None, n_audio: int) -> list[int]:
         """Token ids of a system turn, a user turn of one clip and a question, and the opened assistant turn.

@@ -8,9 +8,14 @@ from jaxtyping import Float
 
 @dataclass(frozen=True, eq=False)
 class Emissions:
-    """Log-probabilities float32[T, V] of `labels` in frames of `frame_s` seconds, the first beginning at `offset_s`.
+    """How likely each label is in each frame of a recording.
 
-    `blank` is the index of the CTC blank; None when every frame is labelled by itself (phones).
+    Attributes:
+        log_probs_tv: float32[T, V], natural log; up to a constant per label where a prior was divided out.
+        frame_s: duration of a frame.
+        offset_s: time of the left edge of frame 0.
+        labels: the V names.
+        blank: index of the CTC blank, or None where every frame has the label that is heard in it (phones).
     """
 
     log_probs_tv: Float[np.ndarray, "T V"]

@@ -8,6 +8,7 @@ import functools
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -20,6 +21,8 @@ from sgpa_jax.models.config import AudioLMConfig, MelConfig
 from sgpa_jax.models.generate import generate_greedily
 from sgpa_jax.models.mel import log_mel
 from sgpa_jax.models.whisper_encoder import n_audio_tokens
+
+_RESPONSE_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Model:
                 f"the recording lasts {1000 * clip.duration_s:.0f} ms, but the model {self.name} needs at least "
                 f"{1000 * self.minimum_samples / self.rate_hz:.0f} ms; give a longer one"
             )
-        n_audio = int(n_audio_tokens(np.asarray(self.n_frames(len(clip.wave_s)))))
+        n_audio = n_audio_tokens(self.n_frames(len(clip.wave_s)))
         ids = self.chat.prompt_ids(prompt, system=system, n_audio=n_audio)
         answer = [] if response is None else self.chat.response_ids(response)
         return ModelInputs(np.asarray(ids + answer, np.int32), len(ids), clip)
@@ -121,7 +124,10 @@ class Model:
         """Answer greedily, up to the end mark or `max_new_tokens`."""
         placed = self._place(inputs.ids_t[: inputs.response_start], inputs.clip)
         graphdef, state = nnx.split(nnx.merge(self.graphdef, self.state).decoder)
-        ids = generate_greedily(graphdef, state, placed, n_new=max_new_tokens, end_id=self.chat.end_id)
+        room = round_up(max_new_tokens, _RESPONSE_STEP)
+        ids = generate_greedily(
+            graphdef, state, placed, jnp.asarray(max_new_tokens), room=room, end_id=self.chat.end_id
+        )
         row = np.asarray(ids)[0].tolist()
         return self.response(row[: row.index(self.chat.end_id)] if self.chat.end_id in row else row)
 

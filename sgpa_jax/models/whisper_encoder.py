@@ -4,12 +4,16 @@ Upstream: transformers `Qwen2AudioEncoder` (5.23). Frames past a clip's end are 
 so a clip may be encoded in any bucket that holds its frames; upstream's fixed window gives the same numbers.
 """
 
+from typing import TypeVar
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from sgpa_jax.models.config import WhisperEncoderConfig
 from sgpa_jax.models.layers import Conv1d, LayerNorm, Linear, attention, gelu
+
+Count = TypeVar("Count", int, Array)
 
 
 class WhisperEncoder(nnx.Module):
@@ -33,8 +37,9 @@ class WhisperEncoder(nnx.Module):
         return self.norm(pairs.mean(axis=2))
 
     def frames(self, mel_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> Float[Array, "B G D"]:
-        """Return the residual stream before pooling, G = F // 2 encoder frames."""
-        x = gelu(self.conv2(gelu(self.conv1(mel_bfm))))
+        """Return the residual stream before pooling: G = F // 2 frames, at most as many as there are positions."""
+        # Upstream's window ends there too, so that what is behind a clip of full length is its own zero padding.
+        x = gelu(self.conv2(gelu(self.conv1(mel_bfm[:, : 2 * self.positions.shape[0]]))))
         x = x + self.positions[...][None, : x.shape[1]].astype(x.dtype)
         mask = jnp.arange(x.shape[1])[None, :] < ((n_frames_b - 1) // 2 + 1)[:, None]
         for layer in self.layers:
@@ -67,8 +72,8 @@ class WhisperLayer(nnx.Module):
         return x + self.down(gelu(self.up(self.ffn_norm(x))))
 
 
-def n_audio_tokens(n_frames: Int[Array, " *B"]) -> Int[Array, " *B"]:
-    """Number of decoder positions for a clip of `n_frames` mel frames (`_get_feat_extract_output_lengths`)."""
+def n_audio_tokens(n_frames: Count) -> Count:
+    """Number of decoder positions for clips of `n_frames` mel frames (`_get_feat_extract_output_lengths`)."""
     return ((n_frames - 1) // 2 + 1 - 2) // 2 + 1
 
 

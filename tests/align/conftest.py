@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,8 @@ import pytest
 from sgpa_jax.align import Emissions
 from sgpa_jax.audio import Clip
 
-PHONES = tuple(
-    "sil aa ae ah ao aw ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh".split()
-)
+_ARPABET = "aa ae ah ao aw ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh"
+PHONES = ("sil", *_ARPABET.split())
 CHARACTERS = ("<blank>", "|", "'", *"abcdefghijklmnopqrstuvwxyz")
 LEXICON = {
     "no": (("n", "ow"),),
@@ -49,7 +49,8 @@ class FakeModel:
     def emissions(self, clips: Sequence[Clip]) -> list[dict[str, Emissions]]:
         self.calls += 1
         return [
-            {"character": self._characters(clip), **({"phone": self._phones(clip)} if self.lexicon else {})} for clip in clips
+            {"character": self._characters(clip), **({"phone": self._phones(clip)} if self.lexicon else {})}
+            for clip in clips
         ]
 
     def _phones(self, clip: Clip) -> Emissions:
@@ -100,3 +101,9 @@ def spoken() -> Clip:
 def model() -> FakeModel:
     """A model that hears TIMELINE and knows its words."""
     return FakeModel(TIMELINE, lexicon=LEXICON)
+
+
+@pytest.fixture(scope="session")
+def story() -> SimpleNamespace:
+    """What TIMELINE says and when, and the means to make other models."""
+    return SimpleNamespace(transcript=TRANSCRIPT, edges_s=EDGES_S, lexicon=LEXICON, model=FakeModel)

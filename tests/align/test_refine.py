@@ -48,14 +48,15 @@ def test_sharpness_peaks_at_the_change_at_any_rate(rate_hz):
     hop = round(0.002 * rate_hz)
     sharpness_f = sharpness(two_tones(0.5, rate_hz=rate_hz).wave_s, rate_hz, hop=hop)
     assert len(sharpness_f) == 1 + rate_hz // hop
-    assert abs(np.argmax(sharpness_f) * hop / rate_hz - 0.5) <= 0.004
+    middle_f = slice(round(0.4 * rate_hz / hop), round(0.6 * rate_hz / hop))
+    assert abs((middle_f.start + np.argmax(sharpness_f[middle_f])) * hop / rate_hz - 0.5) <= 0.0045
 
 
 @pytest.mark.parametrize("wrong_by", [-1, 0, 1])
 def test_a_shared_edge_moves_to_the_change(wrong_by):
     at = 50 + wrong_by
     spans = refined_spans(two_tones(0.5), path_of([(0, 10, at), (1, at, 90)], 100))
-    assert spans[0].end_s == spans[1].start_s == pytest.approx(0.5, abs=0.004)
+    assert spans[0].end_s == spans[1].start_s == pytest.approx(0.5, abs=0.0045)
     assert spans[0].ctc_end_s == pytest.approx(at / 100)
     assert spans[0].refined
 
@@ -76,30 +77,30 @@ def test_digital_silence_gives_nothing_to_refine_by():
     ]
 
 
-def outer_moves_s(spans_of, n: int = 60) -> np.ndarray:
+def outer_moves_s(spans_of, quiet: float, n: int = 40) -> np.ndarray:
+    """How far both edges of a loud noise from 0.3 to 0.7 s in a quieter one move outwards."""
     rng = np.random.default_rng(0)
     moves = []
     for _ in range(n):
-        clip = Clip(0.1 * rng.standard_normal(RATE_HZ).astype(np.float32), RATE_HZ)
-        span = spans_of(clip, path_of([(0, 30, 70)], 100))[0]
-        moves += [span.start_s - 0.3, span.end_s - 0.7]
+        wave_s = 0.1 * rng.standard_normal(RATE_HZ).astype(np.float32)
+        wave_s[: round(0.3 * RATE_HZ)] *= quiet
+        wave_s[round(0.7 * RATE_HZ) :] *= quiet
+        span = spans_of(Clip(wave_s, RATE_HZ), path_of([(0, 30, 70)], 100))[0]
+        moves += [0.3 - span.start_s, span.end_s - 0.7]
     return np.array(moves)
 
 
 def test_outer_edges_do_not_run_to_the_end_of_their_window():
-    moves_s = outer_moves_s(refined_spans)
-    assert np.abs(moves_s).max() <= 0.016
+    assert np.abs(outer_moves_s(refined_spans, quiet=0.01)).max() <= 0.006
+    # Where nothing changes they stay about where they are, on no side of it.
+    moves_s = outer_moves_s(refined_spans, quiet=1.0)
     assert np.mean(np.abs(moves_s) > 0.013) < 0.1
     assert abs(moves_s.mean()) < 0.002
 
 
 def test_the_authors_outer_edges_do():
-    # Known of the original; if this fails the rules are no longer theirs.
-    clip = Clip(0.1 * np.random.default_rng(0).standard_normal(RATE_HZ).astype(np.float32), RATE_HZ)
-    span = authors_spans(clip, path_of([(0, 30, 70)], 100))[0]
-    assert (span.start_s, span.end_s, span.refined) == (pytest.approx(0.22, abs=1e-3), pytest.approx(0.7, abs=0.081), False) or (
-        span.start_s == pytest.approx(0.3, abs=0.081)
-    )
+    # Known of the original: frames beyond the window are zeros, so its ends look quiet and still.
+    assert np.mean(outer_moves_s(authors_spans, quiet=0.01) > 0.07) > 0.5
 
 
 def test_the_authors_words_leave_out_separators_and_grow_to_the_right():
@@ -123,6 +124,7 @@ def test_a_receptive_field_offset_moves_the_words(spoken, model):
         strict=True,
     ):
         assert moved.start_s == pytest.approx(word.start_s, abs=0.012)
+        assert moved.ctc_start_s is not None
         assert moved.ctc_start_s == pytest.approx(round((moved.ctc_start_s - 0.005) * 100) / 100 + 0.005)
 
 

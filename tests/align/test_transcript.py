@@ -61,7 +61,8 @@ def test_lost_letters_are_told():
 
 @pytest.mark.parametrize("policy", UNSPELLABLE)
 @pytest.mark.parametrize(
-    ("text", "says"), [("Привет мир", "Cyrillic"), ("你好", "Cjk"), ("", "empty"), (" \n\t", "empty"), ("— …", "no word")]
+    ("text", "says"),
+    [("Привет мир", "Cyrillic"), ("你好", "Cjk"), ("", "empty"), (" \n\t", "empty"), ("— …", "no word")],
 )
 def test_what_no_policy_can_help(text, says, policy):
     with pytest.raises(AlignmentError, match=says):

@@ -85,7 +85,7 @@ def test_mel_bands_are_slaneys():
     wave_s = speechlike(8000)
     frame_w = wave_s[160 * 10 - 120 : 160 * 10 + 280] * np.hanning(401)[:-1]
     power = np.abs(np.fft.rfft(frame_w, 512)) ** 2
-    expected_m = np.log(librosa.filters.mel(sr=16000, n_fft=512, n_mels=80) @ power + 1e-10)
+    expected_m = np.log(librosa.filters.mel(sr=16000, n_fft=512, n_mels=80) @ power)
     np.testing.assert_allclose(np.asarray(log_mel(jnp.asarray(wave_s)[None]))[0, 10], expected_m, atol=2e-3)
 
 
@@ -117,7 +117,7 @@ def test_a_block_is_a_dilated_convolution(dilation: int):
     np.testing.assert_allclose(block(x_btd, jnp.ones((2, 17, 1))), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("n_samples", [16000, 12345, 159])
+@pytest.mark.parametrize("n_samples", [12345, 159])
 def test_padding_and_neighbours_change_nothing(network: AlignerNetwork, n_samples: int):
     wave_s = speechlike(n_samples)
     n_pairs = -(-count_frames(n_samples) // 2)

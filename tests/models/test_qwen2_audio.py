@@ -59,7 +59,7 @@ def prompt():
     """Mel, ids with as many placeholders as the valid frames give, and the mask of valid frames."""
     rng = np.random.default_rng(1)
     mel = rng.normal(size=(1, N_FRAMES, 16)).astype(np.float32)
-    n_audio = int(n_audio_tokens(np.asarray(N_VALID)))
+    n_audio = n_audio_tokens(N_VALID)
     ids = np.concatenate([rng.integers(0, 80, 5), np.full(n_audio, AUDIO_ID), rng.integers(0, 80, 7)])[None]
     return mel, ids.astype(np.int32), (np.arange(N_FRAMES) < N_VALID)[None]
 
@@ -97,7 +97,7 @@ def test_padding_changes_nothing(reference, ours, prompt):
     expected = _run_reference(reference[0], prompt).logits.numpy()
     # The stem's two convolutions look two frames past the end, so a bucket holds those; spare placeholders follow.
     bucket = N_VALID + 2 + (-(N_VALID + 2)) % 4
-    n_audio = int(n_audio_tokens(np.asarray(N_VALID)))
+    n_audio = n_audio_tokens(N_VALID)
     spare = np.insert(ids, [5 + n_audio] * 3, AUDIO_ID, axis=1)
     spare = np.pad(spare, ((0, 0), (0, 6)))
     exists = jnp.arange(spare.shape[1])[None] < spare.shape[1] - 6
@@ -127,8 +127,8 @@ def test_greedy_generation_equals_the_reference(reference, ours, prompt):
     n_frames = jnp.array([N_VALID])
     audio = ours.encode(jnp.asarray(mel), n_frames)
     placed = ours.place(jnp.asarray(padded), exists, audio, n_audio_tokens(n_frames))
-    ids_new = generate_greedily(*nnx.split(ours.decoder), placed, n_new=8, end_id=-1)
-    assert np.asarray(ids_new)[0].tolist() == expected.tolist()
+    ids_new = generate_greedily(*nnx.split(ours.decoder), placed, jnp.asarray(8), room=12, end_id=-1)
+    assert np.asarray(ids_new)[0].tolist() == [*expected.tolist(), -1, -1, -1, -1]
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
