@@ -1,8 +1,8 @@
 """Make the shipped demo: a synthesised command, its transcript and a question about it.
 
 ``python -m train.demo``, run in ``checkpoints``, writes ``sgpa_checkpoints/demo/demo.wav`` (16 kHz, PCM16) and
-``demo.json`` (``{"transcript", "prompt", "answer"}``). The voice is CMU Flite's slt, the command one of the kind that the pocket
-model knows: what is said first is taken back, so that the last word must decide the answer.
+``demo.json`` (``{"transcript", "prompt", "answer"}``). The voice is CMU Flite's slt, the command one of the kind that
+the pocket model knows: a colour is taken back, so that the last word must decide half of the answer.
 """
 
 import json
@@ -18,8 +18,8 @@ from .speech import RATE_HZ, Voice, synthesise
 
 FOLDER = Path(__file__).parents[1] / "sgpa_checkpoints" / "demo"
 TRANSCRIPT = "do not make the lamp red make it blue"
-PROMPT = "What colour?"
-ANSWER = "blue"
+PROMPT = "What to do?"
+ANSWER = "lamp blue"
 VOICE = Voice("flite", "slt", rate=0.9)
 PEAK = 0.7
 
