@@ -2,7 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint wheel clean train-pocket train-aligner
+WORK ?= $(CURDIR)/training
 
 demo: .venv/demo.stamp
 	$(BIN)/sgpa explain --demo --out demo-output
@@ -19,6 +20,18 @@ wheel: .venv/made.stamp
 	rm -rf dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
+# Both resume where they were stopped, and both want the synthesisers: see docs/architecture.md.
+train-pocket: .venv/train.stamp
+	cd checkpoints && ../$(BIN)/python -m train.commands --out $(WORK)/pocket --utterances 24000
+	cd checkpoints && ../$(BIN)/python -m train.commands --out $(WORK)/pocket --utterances 700 --split test
+	cd checkpoints && ../$(BIN)/python -m train.pocket --work $(WORK)/pocket
+	cd checkpoints && ../$(BIN)/python -m train.pocket --work $(WORK)/pocket --export sgpa_checkpoints/pocket
+	cd checkpoints && ../$(BIN)/python -m train.manifest
+
+train-aligner: .venv/train.stamp
+	cd checkpoints && ../$(BIN)/python -m train.aligner --work $(WORK)/aligner
+	cd checkpoints && ../$(BIN)/python -m train.manifest
+
 clean:
 	rm -rf .venv demo-output dist
 
@@ -34,4 +47,8 @@ clean:
 
 .venv/test.stamp: pyproject.toml | .venv/made.stamp
 	$(PIP) install -e '.[test]'
+	@touch $@
+
+.venv/train.stamp: pyproject.toml | .venv/made.stamp
+	$(PIP) install -e '.[train]'
 	@touch $@

@@ -15,18 +15,13 @@ right for both. Such edges (`pause_ms` is their median) count like those between
 first and last of an utterance (`outer_ms`). An utterance that a method cannot align counts only in `failed`.
 """
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
-
 from _harness import parser, report
+from jaxtyping import Float
 from train.aligner_data import test_utterances
 from train.augment import augment
 from train.sentences import Sentences

@@ -8,16 +8,11 @@ needs two words, whose values tie: a hit there is both on top. Rates are given o
 whatever the model answers, and over correctly answered ones.
 """
 
-import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import jax
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
-
 from _harness import parser, report
 from train import world
 from train.commands import Example, make_examples

@@ -1,4 +1,4 @@
-"""Train the pocket aligner from nothing: `python checkpoints/train/aligner.py --work DIR --seed 0`.
+"""Train the pocket aligner from nothing: `python -m train.aligner --work DIR --seed 0`.
 
 Stage 1 writes shards of synthesised speech (`aligner_data.py`), stage 2 trains on those, stage 3 exports weights and
 measures them on held-out voices. Every stage continues where it was stopped. Labels of the phone head are the exact
@@ -9,24 +9,20 @@ import argparse
 import dataclasses
 import io
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-# The trainers are a package that is not installed; run as a file this folder is not part of one.
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+from safetensors.numpy import save
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from flax import nnx  # noqa: E402
-from jaxtyping import Array, Float, Int  # noqa: E402
-from safetensors.numpy import save  # noqa: E402
-
-from sgpa_jax.files import atomic_write  # noqa: E402
-from sgpa_jax.models.aligner import (  # noqa: E402
+from sgpa_jax.files import atomic_write
+from sgpa_jax.models.aligner import (
     N_MELS,
     AlignerConfig,
     AlignerNetwork,
@@ -34,10 +30,10 @@ from sgpa_jax.models.aligner import (  # noqa: E402
     parameters,
     parse_lexicon,
 )
-from train import aligner_data as data  # noqa: E402
-from train.aligner_score import measure  # noqa: E402
-from train.phones import PHONES  # noqa: E402
-from train.sentences import Sentences  # noqa: E402
+from train import aligner_data as data
+from train.aligner_score import measure
+from train.phones import PHONES
+from train.sentences import Sentences
 
 SHARDS = 75
 STEPS = 3600

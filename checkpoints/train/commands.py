@@ -1,6 +1,6 @@
 """Render the spoken-command world to disk: the training and test data of the *pocket* model.
 
-``python -m train.commands --out DIR --utterances N --split train --seed 0 --shard i/n [--no-absence]``, run in
+``python -m train.commands --out DIR --utterances N --split train --seed 0 --shard i/n``, run in
 ``checkpoints``, writes numbered pairs of files, each under its name only when complete, the ``.jsonl`` before the
 ``.npz``: ``train-0000.npz`` and ``train-0000.jsonl``, ``train-0001…``; shard i of n writes the numbers congruent to i
 modulo n, and skips those that exist. ``--split test`` writes one pair, ``test.npz`` and ``test.jsonl``.
@@ -93,9 +93,7 @@ class Example:
     number: int
 
 
-def make_examples(
-    number: int, *, split: str, seed: int, sentences: Sentences, absence: bool = True
-) -> Iterator[Example]:
+def make_examples(number: int, *, split: str, seed: int, sentences: Sentences) -> Iterator[Example]:
     """The examples made from utterance ``number``: a function of its arguments only, whichever shard it runs in."""
     rng = np.random.default_rng([seed, split == "test", number])
     held_out = HELD_OUT_ENGINE_VOICES if rng.random() < HELD_OUT_ENGINE_SHARE else HELD_OUT_VOICES
@@ -105,7 +103,7 @@ def make_examples(
     else:
         fixed = {} if split == "train" else _test_group(number)
         command, speech, voice = _spoken_command(rng, split, voices, **fixed)
-    taken_out = absence and split == "train" and command is not None
+    taken_out = split == "train" and command is not None
     for _ in range(VARIANTS if split == "train" else 1):
         mode = str(rng.choice(MODES, p=(0.55, 0.15, 0.15, 0.15))) if taken_out else "none"
         yield _render(rng, speech, command, voice, mode, number, QUESTIONS if split == "train" else TEST_QUESTIONS)
@@ -128,7 +126,6 @@ def main() -> None:
     parser.add_argument("--split", choices=("train", "test"), default="train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shard", default="0/1", help="i/n: write only the files whose number is i modulo n")
-    parser.add_argument("--no-absence", action="store_true", help="take nothing out of the speech")
     given = parser.parse_args()
     shard, shards = map(int, given.shard.split("/"))
     given.out.mkdir(parents=True, exist_ok=True)
@@ -140,9 +137,7 @@ def main() -> None:
             continue
         made: list[Example] = []
         for number in range(first, min(first + per_file, given.utterances)):
-            made += make_examples(
-                number, split=given.split, seed=given.seed, sentences=sentences, absence=not given.no_absence
-            )
+            made += make_examples(number, split=given.split, seed=given.seed, sentences=sentences)
         write_examples(stem, made)
         print(f"{stem}.npz: {len(made)} examples", flush=True)
 

@@ -1,6 +1,6 @@
 """Train the *pocket* audio language model from nothing: Qwen2-Audio's architecture in miniature, on spoken commands.
 
-    python -m train.pocket --work DIR [--seed 0] [--steps 6000] [--no-absence]
+    python -m train.pocket --work DIR [--seed 0] [--steps 9600] [--no-absence]
 
 Reads the data that `commands.py` rendered into DIR, checkpoints every few minutes and resumes by itself; `--export
 FOLDER` writes the Hugging Face folder. Two things make it learn on a CPU: a word label for every encoder frame from the
@@ -140,7 +140,7 @@ def main() -> None:
     )
     parser.add_argument("--run", default="run", help="name of the run's folder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=9600)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--peak-rate", type=float, default=2e-3)
     parser.add_argument("--no-absence", action="store_true", help="hear only examples with every word there")

@@ -23,6 +23,7 @@ from sgpa_jax.models.mel import log_mel
 from sgpa_jax.models.whisper_encoder import n_audio_tokens
 
 _RESPONSE_STEP = 64
+_PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,20 @@ class Model:
         return Response(tuple(ids), self.chat.text(ids), tuple(self.chat.text([token]) for token in ids))
 
     def in_domain(self, clip: Clip, prompt: str) -> bool | None:
-        """Whether speech and question belong to the closed world that the model was trained on; None if it has none."""
+        """Whether speech and question belong to the closed world that the model was trained on; None if it has none.
+
+        They do if the tokenizer knows the question's words, the model says so of the clip, and it has anything else
+        than its answer for the outside to the world's usual question: speech of people often passes the second alone.
+        """
         if self.world is None:
             return None
         if not self.chat.knows(prompt):
             return False
-        answer = self.generate(self.prepare(clip, self.world.probe), max_new_tokens=1)
-        return answer.text == self.world.inside
+        said, usual = (
+            self.generate(self.prepare(clip, question), max_new_tokens=_PROBE_TOKENS).text
+            for question in (self.world.probe, self.world.prompt)
+        )
+        return said == self.world.inside and set(usual.split()) != {self.world.answer_outside}
 
     def n_frames(self, n_samples: int) -> int:
         """Mel frames of a waveform."""

@@ -1,13 +1,7 @@
 """Taking words out of training utterances: what is gone, what stays, and where it stays."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "checkpoints"))
-
 from train.absence import take_out
 from train.speech import RATE_HZ, Span, Utterance
 

@@ -1,14 +1,9 @@
 """The spoken-command world: right answers, their evidence, and nothing to be guessed without hearing."""
 
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "checkpoints"))
-
 from train import world
 
 SLOT_OF = {value: slot for slot, values in world.SLOTS.items() for value in values}
