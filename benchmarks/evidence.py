@@ -20,6 +20,7 @@ from train.sentences import Sentences
 from train.speech import HELD_OUT_VOICES, RATE_HZ
 
 from sgpa_jax.align import align
+from sgpa_jax.api import MICROBATCH
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import SgpaError
 from sgpa_jax.estimators import estimate
@@ -135,7 +136,8 @@ def _hit(
         if found is None:
             return False
         evidence.add(found)
-    game = speech_game(model, model.prepare(clip, question.text, response=given or world.UNKNOWN), players)
+    inputs = model.prepare(clip, question.text, response=given or world.UNKNOWN)
+    game = speech_game(model, inputs, players, microbatch=MICROBATCH)
     if method == "loo_true":
         masks = np.concatenate([np.ones((1, len(players)), bool), ~np.eye(len(players), dtype=bool)])
         outcome = game.values(masks)[:, 0]
