@@ -68,8 +68,8 @@ def _read_file(path: Path) -> tuple[Float[np.ndarray, "S channels"], int]:
         # libsndfile's own words, without soundfile's mention of the buffer that we read from.
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise AudioError(
-            f"{path} cannot be read as audio ({reason}): expected WAV, FLAC, MP3 or Ogg; convert it or check that it is "
-            "whole"
+            f"{path} cannot be read as audio ({reason}): expected WAV, FLAC, MP3 or Ogg; "
+            "convert it or check that it is whole"
         ) from error
     if _promises_more(data, kind, expected - len(samples)):
         raise AudioError(f"{path} is truncated: its header promises more than the file holds; copy or export it again")
