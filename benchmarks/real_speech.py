@@ -132,7 +132,7 @@ def _aligned(clip: Clip, transcript: str, aligner: AcousticModel) -> dict[str, F
 
 def _pocketsphinx(clip: Clip, transcript: str, rng: np.random.Generator) -> Float[np.ndarray, "W 2"] | None:
     """Words by pocketsphinx as it does best: silence around the speech, a little noise, and beams that drop nothing."""
-    from pocketsphinx import Decoder
+    from pocketsphinx import Decoder  # pyright: ignore[reportMissingImports]  comes with the extra `bench`
 
     decoder = Decoder(lm=None, loglevel="FATAL", **_SETTINGS)
     tokens = read_transcript(transcript, alphabet=_ALPHABET).tokens
