@@ -13,12 +13,12 @@ import jax
 from sgpa_jax.align import AcousticModel, Alignment
 from sgpa_jax.align import align as align_clip
 from sgpa_jax.audio import Clip, read_clip
-from sgpa_jax.errors import UsageError, unknown_name
+from sgpa_jax.errors import UsageError
 from sgpa_jax.estimators import choose_estimator, estimate
 from sgpa_jax.explain import ClipInfo, Explanation, Transcript
-from sgpa_jax.games import VALUES, speech_game
+from sgpa_jax.games import check_names, speech_game
 from sgpa_jax.models import Model, load_aligner, load_model
-from sgpa_jax.players import ABSENCES, word_players
+from sgpa_jax.players import word_players
 from sgpa_jax.versions import versions
 
 MICROBATCH = 16
@@ -73,10 +73,7 @@ def explain(
         SgpaError: anything wrong with what was given, in one sentence.
     """
     clock = _Clock()
-    if absence not in ABSENCES:
-        raise unknown_name("absence", absence, ABSENCES)
-    if value not in VALUES:
-        raise unknown_name("value", value, VALUES)
+    check_names(absence=absence, value=value)
     clip = read_clip(clip)
     model = model if isinstance(model, Model) else load_model(model)
     prompt = _prompt(model, prompt)

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 from sgpa_jax.games.game import Evaluations, Game
 
 if TYPE_CHECKING:
-    from sgpa_jax.games.speech import VALUES, speech_game
+    from sgpa_jax.games.speech import check_names, speech_game
 
-__all__ = ["VALUES", "Evaluations", "Game", "speech_game"]
+__all__ = ["Evaluations", "Game", "check_names", "speech_game"]
 
 
 def __getattr__(name: str) -> Any:
     # The game of a spoken question brings the networks along; a game around somebody else's model does without them.
-    if name in ("VALUES", "speech_game"):
+    if name in ("check_names", "speech_game"):
         from sgpa_jax.games import speech
 
         return getattr(speech, name)

@@ -70,10 +70,7 @@ def speech_game(
     Raises:
         UsageError: an unknown absence or value.
     """
-    if absence not in ABSENCES:
-        raise unknown_name("absence", absence, ABSENCES)
-    if value not in VALUES:
-        raise unknown_name("value", value, VALUES)
+    check_names(absence=absence, value=value)
     n_response = len(inputs.ids_t) - inputs.response_start
     scene = _scene(model, inputs, players)
     state = model.state
@@ -106,6 +103,18 @@ def speech_game(
         jit=False,
         progress=progress,
     )
+
+
+def check_names(*, absence: str, value: str) -> None:
+    """Check the names that a game goes by, before anything is computed.
+
+    Raises:
+        UsageError: an unknown absence or value.
+    """
+    if absence not in ABSENCES:
+        raise unknown_name("absence", absence, ABSENCES)
+    if value not in VALUES:
+        raise unknown_name("value", value, VALUES)
 
 
 def _scene(model: Model, inputs: ModelInputs, players: Players) -> Scene:

@@ -5,7 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SUFFIXES = {".py", ".md", ".toml", ".html", ".css", ".js", ".json", ".cfg", ""}
 FOLDERS = ("sgpa_jax", "kernels", "checkpoints", "tests", "benchmarks", "examples", "docs", ".ci")
-WORKPLACE = ("/work/", "/root/", "/home/", "contract.md", "before-stop")
+WORKPLACE = (str(ROOT), "/root/", "/home/")
 LONGEST = 600
 
 

@@ -106,6 +106,19 @@ def test_padding_changes_nothing(reference, ours, prompt):
     np.testing.assert_allclose(np.asarray(logits)[:, kept], expected, atol=1e-4)
 
 
+def test_a_clip_as_long_as_the_window_ends_as_in_the_reference(reference, ours):
+    """What a longer bucket holds behind the window does not leak into the last position."""
+    rng = np.random.default_rng(2)
+    mel = rng.normal(size=(1, N_FRAMES + 8, 16)).astype(np.float32)
+    ids = np.concatenate([rng.integers(0, 80, 3), np.full(n_audio_tokens(N_FRAMES), AUDIO_ID), [5]])[None].astype(
+        np.int32
+    )
+    whole = (mel[:, :N_FRAMES], ids, np.ones((1, N_FRAMES), bool))
+    expected = _run_reference(reference[0], whole).logits.numpy()
+    logits = ours(jnp.asarray(ids), jnp.ones(ids.shape, bool), jnp.asarray(mel), jnp.array([N_FRAMES]))
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
 def test_greedy_generation_equals_the_reference(reference, ours, prompt):
     mel, ids, valid = prompt
     expected = (
