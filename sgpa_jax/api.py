@@ -5,24 +5,28 @@ Each is the rooms in their order: alignment, players, the model's answer, the ga
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from sgpa_jax.align import AcousticModel, Alignment
+from sgpa_jax.align import AcousticModel, Alignment, transcribe
 from sgpa_jax.align import align as align_clip
-from sgpa_jax.audio import Clip, read_clip
+from sgpa_jax.audio import Clip, read_clip, round_up
 from sgpa_jax.errors import UsageError
 from sgpa_jax.estimators import choose_estimator, estimate
 from sgpa_jax.explain import ClipInfo, Explanation, Transcript
 from sgpa_jax.games import check_names, speech_game
-from sgpa_jax.models import Model, load_aligner, load_model
+from sgpa_jax.models import Model, load_aligner, load_model, parse_mesh
 from sgpa_jax.players import word_players
 from sgpa_jax.versions import versions
 
 MICROBATCH = 16
 """Coalitions evaluated at once: the fastest of 1 to 128 for *pocket* on CPUs, where larger batches leave the cache."""
+
+AUTO = "auto"
+"""The transcript that stands for what the aligner hears."""
 
 
 def explain(
@@ -33,6 +37,10 @@ def explain(
     alignment: Alignment | None = None,
     model: Model | str | Path = "pocket",
     aligner: AcousticModel | str | Path = "pocket",
+    revision: str | None = None,
+    dtype: str | None = None,
+    mesh: str | None = None,
+    language: str | None = None,
     system: str | None = None,
     response: str | None = None,
     absence: str = "silence",
@@ -50,10 +58,15 @@ def explain(
     Args:
         clip: a recording, or the path of one.
         prompt: the question put to the model beside the audio; empty asks the model's usual question, if it has one.
-        transcript: what is said; its words are aligned and become the players.
+        transcript: what is said; its words are aligned and become the players. `auto` takes what the aligner hears.
         alignment: words with their times, instead of a transcript.
-        model: an audio language model, a shipped name or a folder.
-        aligner: an acoustic model, a shipped name or a folder; unused when an alignment is given.
+        model: an audio language model, a shipped name, a folder or a hub id.
+        aligner: an acoustic model, a shipped name, a folder or a hub id; unused when an alignment is given.
+        revision: the hub's branch, tag or commit of a model that is still to be loaded.
+        dtype: `float32` or `bfloat16`, of a model that is still to be loaded; see `load_model`.
+        mesh: devices for such a model: `data=4,model=2` shares coalitions between four groups of two, each of which
+            shares the weights.
+        language: of the transcript, if not that of the aligner's letters; only English numbers are spelled out.
         system: the system turn, if not the chat format's own.
         response: the answer to explain, if not the model's own greedy one.
         absence: what an absent player sounds like: `silence`, `noise` or `delete`.
@@ -75,11 +88,12 @@ def explain(
     clock = _Clock()
     check_names(absence=absence, value=value)
     clip = read_clip(clip)
-    model = model if isinstance(model, Model) else load_model(model)
+    model = _model(model, revision, dtype, mesh)
     prompt = _prompt(model, prompt)
     model.prepare(clip, prompt, system=system, response=response)  # refuses what the model cannot hear or say
     clock.tick("load")
-    alignment = _alignment(clip, transcript, alignment, aligner, rules, unspellable)
+    source = "aligned file" if transcript is None else "heard by the aligner" if transcript == AUTO else "given"
+    alignment = _alignment(clip, transcript, alignment, aligner, rules, unspellable, language)
     players = word_players(alignment, clip)
     estimator = choose_estimator(estimator, len(players), budget)
     clock.tick("align")
@@ -94,14 +108,15 @@ def explain(
             )
     inputs = model.prepare(clip, prompt, system=system, response=answer)
     clock.tick("respond")
-    game = speech_game(model, inputs, players, absence=absence, value=value, microbatch=MICROBATCH, progress=progress)
+    microbatch = round_up(MICROBATCH, 1 if model.mesh is None else model.mesh.shape["data"])
+    game = speech_game(model, inputs, players, absence=absence, value=value, microbatch=microbatch, progress=progress)
     assert game.outputs is not None
     result = estimate(game, estimator, budget=budget, key=jax.random.key(seed))
     clock.tick("evaluate")
     return Explanation(
         clip=ClipInfo.of(clip),
         wave=clip,
-        transcript=Transcript(alignment.transcript, "given" if transcript is not None else "aligned file"),
+        transcript=Transcript(alignment.transcript, source),
         messages=_messages(prompt, system),
         response=answer,
         in_domain=in_domain,
@@ -147,6 +162,10 @@ def plan(
     alignment: Alignment | None = None,
     model: Model | str | Path = "pocket",
     aligner: AcousticModel | str | Path = "pocket",
+    revision: str | None = None,
+    dtype: str | None = None,
+    mesh: str | None = None,
+    language: str | None = None,
     estimator: str = "auto",
     budget: int = 4096,
     rules: str = "sgpa",
@@ -160,9 +179,9 @@ def plan(
         SgpaError: as `explain`.
     """
     clip = read_clip(clip)
-    model = model if isinstance(model, Model) else load_model(model)
+    model = _model(model, revision, dtype, mesh)
     model.prepare(clip, _prompt(model, prompt), system=system, response=response)
-    players = word_players(_alignment(clip, transcript, alignment, aligner, rules, unspellable), clip)
+    players = word_players(_alignment(clip, transcript, alignment, aligner, rules, unspellable, language), clip)
     estimator = choose_estimator(estimator, len(players), budget)
     coalitions = min(budget, 2 ** len(players))
     return {
@@ -181,13 +200,14 @@ def align(
     aligner: AcousticModel | str | Path = "pocket",
     rules: str = "sgpa",
     unspellable: str = "error",
+    language: str | None = None,
 ) -> Alignment:
-    """Find when each word of a transcript is said in a recording.
+    """Find when each word of a transcript is said in a recording; `auto` takes what the aligner hears, and notes it.
 
     Raises:
         SgpaError: the recording, the transcript or a name cannot be used.
     """
-    return _alignment(read_clip(clip), transcript, None, aligner, rules, unspellable)
+    return _alignment(read_clip(clip), transcript, None, aligner, rules, unspellable, language)
 
 
 class _Clock:
@@ -203,6 +223,14 @@ class _Clock:
         self._last = now
 
 
+def _model(model: Model | str | Path, revision: str | None, dtype: str | None, mesh: str | None) -> Model:
+    if not isinstance(model, Model):
+        return load_model(model, revision=revision, dtype=dtype, mesh=None if mesh is None else parse_mesh(mesh))
+    if (revision, dtype, mesh) != (None, None, None):
+        raise UsageError("the model is loaded already: give revision, dtype and mesh to load_model, or give its name")
+    return model
+
+
 def _alignment(
     clip: Clip,
     transcript: str | None,
@@ -210,13 +238,18 @@ def _alignment(
     aligner: AcousticModel | str | Path,
     rules: str,
     unspellable: str,
+    language: str | None,
 ) -> Alignment:
     if (transcript is None) == (alignment is None):
         raise UsageError("expected either a transcript, what is said, or an alignment, which also tells when; give one")
     if alignment is not None:
         return alignment
     model = load_aligner(aligner) if isinstance(aligner, str | Path) else aligner
-    return align_clip(clip, transcript or "", model=model, rules=rules, unspellable=unspellable)
+    words = transcribe(clip, model=model) if transcript == AUTO else transcript or ""
+    found = align_clip(clip, words, model=model, rules=rules, unspellable=unspellable, language=language)
+    if transcript != AUTO:
+        return found
+    return replace(found, notes=(f"the transcript was not given: the aligner heard {words!r}", *found.notes))
 
 
 def _prompt(model: Model, prompt: str) -> str:

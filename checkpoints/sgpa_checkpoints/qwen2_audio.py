@@ -6,7 +6,8 @@ prefixes alone and are brought to it by `normal_qwen2_audio_name`.
 
 import re
 
-from sgpa_checkpoints.rules import Conv, Rule, Transpose
+from sgpa_checkpoints.rules import Rule
+from sgpa_checkpoints.transforms import Conv, Transpose
 
 
 def normal_qwen2_audio_name(name: str) -> str:
@@ -45,7 +46,7 @@ QWEN2_AUDIO: tuple[Rule, ...] = (
     *_linear(f"{_TOWER}.fc1", f"{_ENCODER}.up"),
     *_linear(f"{_TOWER}.fc2", f"{_ENCODER}.down"),
     *_norm("audio_tower.layer_norm", "encoder.norm"),
-    *_linear("multi_modal_projector.linear", "projector"),
+    *_linear("multi_modal_projector.linear", "projector.first"),
     Rule("language_model.model.embed_tokens.weight", "decoder.embedding.table"),
     Rule(f"{_TEXT}.input_layernorm.weight", f"{_DECODER}.attention_norm.scale"),
     *_linear(f"{_TEXT}.self_attn.q_proj", f"{_DECODER}.query"),

@@ -1,6 +1,6 @@
-"""Train the *pocket* audio language model from nothing: Qwen2-Audio's architecture in miniature, on spoken commands.
+"""Train a *pocket* audio language model from nothing, on spoken commands.
 
-    python -m train.pocket --work DIR [--seed 0] [--steps 9600] [--no-absence]
+    python -m train.pocket --work DIR [--model pocket | pocket-lfm2] [--seed 0] [--steps 18000] [--no-absence]
 
 Reads the data that `commands.py` rendered into DIR, checkpoints every few minutes and resumes by itself; `--export
 FOLDER` writes the Hugging Face folder. Two things make it learn on a CPU: a word label for every encoder frame from the
@@ -10,6 +10,7 @@ the prefix and itself alone.
 
 import argparse
 import functools
+import itertools
 import json
 import time
 from pathlib import Path
@@ -23,34 +24,24 @@ import optax
 from flax import nnx
 
 from sgpa_jax.files import atomic_write
-from sgpa_jax.models.audio_lm import AudioLM, causal_mask
-from sgpa_jax.models.config import AudioLMConfig, Qwen2Config, WhisperEncoderConfig
+from sgpa_jax.models.audio_lm import AudioLM, Placed
 from sgpa_jax.models.layers import Linear
-from sgpa_jax.models.whisper_encoder import n_audio_tokens
-from train import world
-from train.pocket_data import AUDIO_ID, FRAME_BUCKETS, MEL, Batch, Batches, load_examples, make_batch
+from sgpa_jax.models.nemo_mel import NemoMelConfig, normalise
+from sgpa_jax.models.order import Order, causal_order
+from train.pocket_data import Batch, Batches, Example, bucket_frames, load_examples, make_batch
 from train.pocket_export import export_folder
+from train.recipe import RECIPES, Recipe
 
-CONFIG = AudioLMConfig(
-    encoder=WhisperEncoderConfig(
-        n_mels=MEL.n_mels, width=128, n_layers=3, n_heads=4, ffn_width=512,
-        max_positions=MEL.window_samples // MEL.hop_samples // 2,
-    ),
-    decoder=Qwen2Config(
-        vocab_size=len(world.TOKENS), width=128, n_layers=3, n_heads=4, n_kv_heads=2, head_width=32, ffn_width=384,
-        rope_theta=10000.0, norm_eps=1e-6, tied_head=False,
-    ),
-    audio_token_id=AUDIO_ID,
-)  # fmt: skip
 AUXILIARY_WEIGHT = 0.5
 
 
 class Trainer(nnx.Module):
     """The model together with the auxiliary word-per-frame head."""
 
-    def __init__(self, *, rngs: nnx.Rngs):
-        self.model = AudioLM(CONFIG, rngs=rngs)
-        self.frame_head = Linear(CONFIG.encoder.width, CONFIG.decoder.vocab_size, rngs=rngs)
+    def __init__(self, recipe: Recipe, *, rngs: nnx.Rngs):
+        config = recipe.config
+        self.model = AudioLM(config, rngs=rngs)
+        self.frame_head = Linear(config.encoder.width, config.decoder.vocab_size, rngs=rngs)
 
 
 class TrainState(NamedTuple):
@@ -62,24 +53,33 @@ class TrainState(NamedTuple):
 
 def forward(trainer: Trainer, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Next-token logits of every packed question `[B, Q, N, V]` and frame logits `[B, G, V]`."""
-    model = trainer.model
-    frames = model.encoder.frames(batch.mel_bfm, batch.n_frames_b)
-    pooled = frames[:, : frames.shape[1] // 2 * 2].reshape(frames.shape[0], -1, 2, frames.shape[2]).mean(axis=2)
-    audio = model.projector(model.encoder.norm(pooled))
-    n_audio = n_audio_tokens(batch.n_frames_b)
+    model, mel = trainer.model, batch.mel_bfm
+    if isinstance(model.config.front_end, NemoMelConfig):
+        mel = normalise(mel, batch.n_frames_b - 1)
+    frames = model.encoder.frames(mel, batch.n_frames_b)
+    audio = model.projector(model.encoder.pool(frames))
+    n_audio = model.config.encoder.n_tokens(batch.n_frames_b)
     real = (jnp.arange(audio.shape[1])[None, :] < n_audio[:, None])[:, :, None]
     mean = jax.lax.stop_gradient(jnp.sum(jnp.where(real, audio, 0.0), (0, 1)) / jnp.sum(real))
     baseline = batch.baseline_b[:, None, None] * mean[None, None, :]
-    audio = jnp.where(batch.gone_ba[:, :, None], baseline, audio)
-    prefix = model.place(batch.prefix_bt, jnp.ones(batch.prefix_bt.shape, bool), audio, n_audio)
+    audio = jnp.where(batch.gone_ba[:, : audio.shape[1], None], baseline, audio)
+    prefix = model.place(batch.prefix, audio[:, None], n_audio[:, None])
     size, n_questions, length = batch.questions_bqn.shape
-    n_prefix, n_packed = batch.prefix_bt.shape[1], n_questions * length
-    questions = model.decoder.embedding(jnp.asarray(batch.questions_bqn).reshape(size, n_packed))
-    first = prefix.exists_bt.sum(axis=1)
-    positions = first[:, None] + jnp.tile(jnp.arange(length), n_questions)[None, :]
-    owner = jnp.repeat(jnp.arange(n_questions), length)
+    questions = model.decoder.embedding(jnp.asarray(batch.questions_bqn).reshape(size, n_questions * length))
+    order = packed_order(prefix, n_questions, length)
+    hidden = model.decoder(jnp.concatenate([prefix.x, questions], axis=1), order)[:, prefix.x.shape[1] :]
+    logits = model.decoder.logits(hidden).reshape(size, n_questions, length, -1)
+    return logits, trainer.frame_head(frames)
+
+
+def packed_order(prefix: Placed, n_questions: int, length: int) -> Order:
+    """Order of a prefix and `n_questions` questions of `length` tokens in one row, each as if it alone followed."""
+    size, n_prefix = prefix.exists_bt.shape
+    n_packed = n_questions * length
+    owner, place = jnp.repeat(jnp.arange(n_questions), length), jnp.tile(jnp.arange(length), n_questions)
     own = (owner[:, None] == owner[None, :]) & jnp.tril(jnp.ones((n_packed, n_packed), bool))
-    top = jnp.concatenate([causal_mask(prefix.exists_bt), jnp.zeros((size, n_prefix, n_packed), bool)], axis=2)
+    first = causal_order(prefix.exists_bt)
+    top = jnp.concatenate([first.mask_btu, jnp.zeros((size, n_prefix, n_packed), bool)], axis=2)
     bottom = jnp.concatenate(
         [
             jnp.broadcast_to(prefix.exists_bt[:, None, :], (size, n_packed, n_prefix)),
@@ -87,13 +87,14 @@ def forward(trainer: Trainer, batch: Batch) -> tuple[jax.Array, jax.Array]:
         ],
         axis=2,
     )
-    hidden = model.decoder(
-        jnp.concatenate([prefix.x, questions], axis=1),
-        jnp.concatenate([prefix.positions_bt, positions], axis=1),
-        jnp.concatenate([top, bottom], axis=1),
-    )[:, n_prefix:]
-    logits = model.decoder.logits(hidden).reshape(size, n_questions, length, -1)
-    return logits, trainer.frame_head(frames)
+    positions = jnp.concatenate([first.positions_bt, prefix.n_b[:, None] + place[None, :]], axis=1)
+    # A convolution of three taps hears the two tokens before: those of a question's first ones end the prefix.
+    back = jnp.arange(1, 3)
+    in_prefix = jnp.broadcast_to((jnp.arange(n_prefix)[:, None] - back[None, :])[None], (size, n_prefix, 2))
+    in_row = (n_prefix + jnp.arange(n_packed))[:, None] - back[None, :]
+    at_end = prefix.n_b[:, None, None] + (place[:, None] - back[None, :])[None]
+    behind = jnp.where((place[:, None] >= back[None, :])[None], in_row[None], at_end)
+    return Order(positions, jnp.concatenate([top, bottom], axis=1), jnp.concatenate([in_prefix, behind], axis=1))
 
 
 def loss(params: nnx.State, graphdef: nnx.GraphDef, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -103,8 +104,8 @@ def loss(params: nnx.State, graphdef: nnx.GraphDef, batch: Batch) -> tuple[jax.A
     mask = batch.answer_mask_bqn[:, :, 1:].astype(jnp.float32)
     answer = optax.softmax_cross_entropy_with_integer_labels(logits[:, :, :-1], targets)
     answer_loss = jnp.sum(answer * mask) / jnp.sum(mask)
-    seen = jnp.arange(frame_logits.shape[1])[None, :] < (batch.n_frames_b // 2)[:, None]
-    frame = optax.softmax_cross_entropy_with_integer_labels(frame_logits, batch.frame_labels_bg)
+    seen = batch.frame_labels_bg >= 0
+    frame = optax.softmax_cross_entropy_with_integer_labels(frame_logits, jnp.maximum(batch.frame_labels_bg, 0))
     frame_loss = jnp.sum(frame * seen) / jnp.sum(seen)
     right = jnp.all((jnp.argmax(logits[:, :, :-1], -1) == targets) | (mask == 0.0), axis=-1)
     return answer_loss + AUXILIARY_WEIGHT * frame_loss, {
@@ -136,31 +137,36 @@ def main() -> None:
     """Train, or export what was trained."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--work", type=Path, required=True, help="folder with rendered data; checkpoints go to its run/"
+        "--work", type=Path, required=True, help="folder with rendered data; checkpoints go to a folder in it"
     )
-    parser.add_argument("--run", default="run", help="name of the run's folder")
+    parser.add_argument("--model", choices=RECIPES, default="pocket")
+    parser.add_argument("--run", help="name of the run's folder, if not the model's")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=9600)
+    parser.add_argument("--steps", type=int, default=18000)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--peak-rate", type=float, default=2e-3)
     parser.add_argument("--no-absence", action="store_true", help="hear only examples with every word there")
     parser.add_argument("--export", type=Path, help="write the checkpoint reached so far as a Hugging Face folder")
     arguments = parser.parse_args()
-    run = arguments.work / arguments.run
-    graphdef, params = nnx.split(Trainer(rngs=nnx.Rngs(arguments.seed)))
+    run, recipe = arguments.work / (arguments.run or arguments.model), RECIPES[arguments.model]
+    graphdef, params = nnx.split(Trainer(recipe, rngs=nnx.Rngs(arguments.seed)))
     schedule = optax.warmup_cosine_decay_schedule(0.0, arguments.peak_rate, 200, arguments.steps, 1e-5)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.02))
     state, step = _restore(run, TrainState(params, optimiser.init(params)))
     if arguments.export:
         model = nnx.merge(graphdef, state.params).model
-        export_folder(arguments.export, CONFIG, MEL, nnx.split(model)[1], world.TOKENS)
+        export_folder(arguments.export, recipe, nnx.split(model)[1])
         return
-    train = load_examples(sorted(arguments.work.glob("train-*.npz")))
+    train = load_examples(sorted(arguments.work.glob("train-*.npz")), recipe)
     if arguments.no_absence:
         train = [example for example in train if example.absence == 0]
-    test = load_examples(sorted(arguments.work.glob("test.npz")))
+    test = load_examples(sorted(arguments.work.glob("test.npz")), recipe)
     batches = Batches(
-        train, size=arguments.batch, seed=arguments.seed, embedding_absence=0.0 if arguments.no_absence else 0.15
+        train,
+        recipe,
+        size=arguments.batch,
+        seed=arguments.seed,
+        embedding_absence=0.0 if arguments.no_absence else 0.15,
     )
     _log(run, {"step": step, "train": len(train), "test": len(test)})
     began, reports, saved = time.time(), [], time.time()
@@ -173,22 +179,21 @@ def main() -> None:
             _log(run, {"step": step, "seconds": round(time.time() - began, 1), **means})
             reports = []
         if step % 500 == 0 or step == arguments.steps:
-            _log(run, {"step": step, "test": evaluate(graphdef, state.params, test)})
+            _log(run, {"step": step, "test": evaluate(graphdef, state.params, test, recipe)})
         if time.time() - saved > 120 or step == arguments.steps:
             _save(run, state, step)
             saved = time.time()
 
 
-def evaluate(graphdef: nnx.GraphDef, params: nnx.State, examples: list[Any]) -> dict[str, float]:
+def evaluate(graphdef: nnx.GraphDef, params: nnx.State, examples: list[Example], recipe: Recipe) -> dict[str, float]:
     """Share of right answers a question category, over examples of any length."""
     totals: dict[str, list[bool]] = {}
     rng = np.random.default_rng(0)
-    for bucket, longest in enumerate(FRAME_BUCKETS):
-        shortest = FRAME_BUCKETS[bucket - 1] if bucket else 0
+    for shortest, longest in itertools.pairwise((0, *bucket_frames(recipe))):
         members = [example for example in examples if shortest < len(example.mel_fm) <= longest]
         for start in range(0, len(members), 24):
             some = members[start : start + 24]
-            batch, drawn = make_batch(some + [some[0]] * (24 - len(some)), longest, rng, 0.0)
+            batch, drawn = make_batch(some + [some[0]] * (24 - len(some)), longest, rng, recipe, embedding_absence=0.0)
             right = np.asarray(right_answers(graphdef, params, batch))
             for b in range(len(some)):
                 for q, question in enumerate(drawn[b]):

@@ -4,6 +4,7 @@ from sgpa_jax.align.aligner import EMISSIONS, RULES, align, align_batch
 from sgpa_jax.align.alignment import AcousticModel, Alignment, Emissions, Word
 from sgpa_jax.align.formats import FORMATS, check_format, format_alignment, write_alignment
 from sgpa_jax.align.given import read_alignment
+from sgpa_jax.align.greedy import greedy_transcript, transcribe
 from sgpa_jax.align.transcript import UNSPELLABLE
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "align_batch",
     "check_format",
     "format_alignment",
+    "greedy_transcript",
     "read_alignment",
+    "transcribe",
     "write_alignment",
 ]

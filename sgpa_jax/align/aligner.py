@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from sgpa_jax.align.alignment import AcousticModel, Alignment, Emissions
 from sgpa_jax.align.authors import authors_spans
+from sgpa_jax.align.letters import SEPARATOR, letter_columns
 from sgpa_jax.align.path import Path, find_paths
 from sgpa_jax.align.pronounce import Pronunciation, columns, is_known, pronunciations
 from sgpa_jax.align.refine import refined_spans
 from sgpa_jax.align.timing import timed_words
-from sgpa_jax.align.topology import SEPARATOR, Topology, ctc_topology, phone_topology
+from sgpa_jax.align.topology import Topology, ctc_topology, phone_topology
 from sgpa_jax.align.transcript import UNSPELLABLE, Transcript, read_transcript
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import AlignmentError, UsageError, unknown_name
@@ -34,9 +35,18 @@ def align(
     rules: str = "sgpa",
     emission: str = "auto",
     unspellable: str = "error",
+    language: str | None = None,
 ) -> Alignment:
     """Return when each word of `transcript` is said in `clip`; see `align_batch`."""
-    return align_batch([clip], [transcript], model=model, rules=rules, emission=emission, unspellable=unspellable)[0]
+    return align_batch(
+        [clip],
+        [transcript],
+        model=model,
+        rules=rules,
+        emission=emission,
+        unspellable=unspellable,
+        language=language,
+    )[0]
 
 
 def align_batch(
@@ -47,6 +57,7 @@ def align_batch(
     rules: str = "sgpa",
     emission: str = "auto",
     unspellable: str = "error",
+    language: str | None = None,
 ) -> list[Alignment]:
     """Return the alignments of several clips, the same as one by one.
 
@@ -58,6 +69,8 @@ def align_batch(
         emission: one of `EMISSIONS`.
         unspellable: what happens to a word without anything to spell, "error", "merge" (with the word before it) or
             "interpolate" (a share of the gap between its neighbours).
+        language: of the transcripts, such as "en"; None takes a model whose letters are a to z to be for English.
+            Numbers and symbols are said in English only, in other languages they cannot be spelled.
 
     Raises:
         AlignmentError: a transcript is empty, cannot be spelled or cannot fit its clip, or a clip is too short.
@@ -78,7 +91,7 @@ def align_batch(
             )
     heard = model.emissions(clips)
     texts = [
-        read_transcript(text, alphabet=_alphabet(own["character"]), unspellable=unspellable)
+        read_transcript(text, alphabet=letter_columns(own["character"]), unspellable=unspellable, language=language)
         for text, own in zip(transcripts, heard, strict=True)
     ]
     kind = _emission(emission, rules, model, heard)
@@ -89,11 +102,6 @@ def align_batch(
         _alignment(clip, text, path, model=model, rules=rules, kind=kind)
         for clip, text, path in zip(clips, texts, paths, strict=True)
     ]
-
-
-def _alphabet(characters: Emissions) -> frozenset[str]:
-    blank = characters.labels[characters.blank] if characters.blank is not None else ""
-    return frozenset(name.lower() for name in characters.labels if len(name) == 1 and name not in (SEPARATOR, blank))
 
 
 def _emission(emission: str, rules: str, model: AcousticModel, heard: Sequence[Mapping[str, Emissions]]) -> str:
@@ -108,7 +116,9 @@ def _emission(emission: str, rules: str, model: AcousticModel, heard: Sequence[M
 def _topology(text: Transcript, emissions: Emissions, model: AcousticModel) -> Topology:
     column = columns(emissions)
     if emissions.blank is not None:
-        return ctc_topology(text.tokens, {name.lower(): at for name, at in column.items()}, blank=emissions.blank)
+        letters = letter_columns(emissions)
+        separator = {SEPARATOR: column[SEPARATOR]} if SEPARATOR in column else {}
+        return ctc_topology(text.tokens, letters | separator, blank=emissions.blank)
     lexicon = model.lexicon or {}
     words = [
         (owner, pronunciations(word, lexicon, initials=token.initials))

@@ -63,6 +63,8 @@ class AcousticModel(Protocol):
     name: str
     digest: str
     rate_hz: int
+    transcribes: bool
+    """Whether its letters, read greedily, are words."""
 
     @property
     def lexicon(self) -> Mapping[str, tuple[tuple[str, ...], ...]] | None:

@@ -5,8 +5,10 @@ Numbers are spelled by the library num2words, the rest by the tables below. Engl
 """
 
 import re
-import unicodedata
+from collections.abc import Collection
 from decimal import Decimal
+
+from sgpa_jax.align.letters import ENGLISH, folded
 
 _CURRENCIES = {
     "$": ("dollar", "dollars", "cent", "cents"),
@@ -40,11 +42,7 @@ _UNDOTTED = frozenset(("mr", "mrs", "dr", "jr", "vs", "etc", "st"))
 _FRACTIONS = {
     "1/2": "one half", "1/3": "one third", "2/3": "two thirds", "1/4": "one quarter", "3/4": "three quarters",
 }  # fmt: skip
-_LETTERS = str.maketrans(
-    {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i", "⁄": "/"}
-    | dict.fromkeys("’‘ʼ`´＇", "'")
-    | dict.fromkeys("‐‑–—―", "-")
-)
+_DASHES = str.maketrans(dict.fromkeys("‒–—―", "-"))
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
 _PIECE = re.compile(
     rf"""(?P<money>[$£€¥])(?P<amount>{_NUMBER})(?:(?P<scale>bn|tn|[kmb])(?![a-z]))?
@@ -64,31 +62,29 @@ _LONGEST_NUMBER = 15
 """Digits of the longest number that is said as one; longer ones are said digit by digit."""
 
 
-def spoken_words(token: str, previous: str, following: str) -> tuple[str, ...]:
+def spoken_words(token: str, previous: str, following: str, alphabet: Collection[str] = ENGLISH) -> tuple[str, ...]:
     """Return the lower-case words in which `token` is said; its neighbours ("" at the ends) decide ambiguous cases.
 
-    Letters keep their script (nothing is filtered here); a token of punctuation alone gives none.
+    Letters outside of `alphabet` lose their accents and keep their script (nothing is filtered here); a token of
+    punctuation alone gives none.
     """
-    text = plain(token)
+    text = _plain(token, alphabet)
     abbreviated = _abbreviation(text, token, following)
     if abbreviated:
         return tuple(abbreviated.split())
     words: list[str] = []
     for match in _PIECE.finditer(text):
         words += _piece(match, following)
-    core, before = text.strip(".,;:!?\"'()"), plain(previous)
+    core, before = text.strip(".,;:!?\"'()"), _plain(previous)
     money = _PIECE.search(before)
     if core in _SCALE_WORDS and money and money["money"] and not money["scale"]:
         words.append(_CURRENCIES[money["money"]][1])
     return tuple(words)
 
 
-def plain(token: str) -> str:
-    """Return `token` in lower case with compatibility forms, accents, curly quotes and foreign digits made plain."""
-    token = re.sub(r"(?<=\d)(?=[¼½¾⅓⅔])", " and ", token)
-    folded = unicodedata.normalize("NFKD", token.translate(_LETTERS)).lower().translate(_LETTERS)
-    kept = (c for c in folded if unicodedata.category(c) != "Mn")
-    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in kept)
+def _plain(token: str, alphabet: Collection[str] = ENGLISH) -> str:
+    """Fold `token`, with written fractions apart from their number and any dash as a hyphen."""
+    return folded(re.sub(r"(?<=\d)(?=[¼½¾⅓⅔])", " and ", token), alphabet).translate(_DASHES)
 
 
 def _abbreviation(text: str, token: str, following: str) -> str:
@@ -144,7 +140,7 @@ def _money(sign: str, amount: str, scale: str | None, following: str) -> list[st
 def _time(hour: int, minute: str, following: str) -> list[str]:
     words = _number(str(hour))
     if minute == "00":
-        half_day = plain(following).replace(".", "").strip(",;:!?") in ("am", "pm", "oclock", "o'clock")
+        half_day = _plain(following).replace(".", "").strip(",;:!?") in ("am", "pm", "oclock", "o'clock")
         return words if half_day else [*words, "o'clock"]
     return [*words, *(("oh",) if minute[0] == "0" else ()), *_number(str(int(minute)))]
 

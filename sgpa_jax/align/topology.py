@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from sgpa_jax.align.letters import SEPARATOR
 from sgpa_jax.align.pronounce import Pronunciation
 from sgpa_jax.align.transcript import Token
 
-SEPARATOR = "|"
 SILENCE = "sil"
 
 

@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from sgpa_jax.align.spelling import plain, spoken_words
+from sgpa_jax.align.letters import folded, is_english, shown, written_words
+from sgpa_jax.align.spelling import spoken_words
 from sgpa_jax.errors import AlignmentError, unknown_name
 
 UNSPELLABLE = ("error", "merge", "interpolate")
@@ -35,8 +36,13 @@ class Transcript:
     notes: tuple[str, ...] = ()
 
 
-def read_transcript(text: str, *, alphabet: Collection[str], unspellable: str = "error") -> Transcript:
+def read_transcript(
+    text: str, *, alphabet: Collection[str], unspellable: str = "error", language: str | None = None
+) -> Transcript:
     """Return the words of `text`, spelled in `alphabet` (lower-case characters, perhaps with the apostrophe).
+
+    Numbers, symbols and abbreviations are said in English where `language` is "en", or where it is None and the letters
+    are a to z; in other languages only what is written in letters can be spelled.
 
     Raises:
         AlignmentError: the text is empty, is written in another alphabet, or holds a word that cannot be spelled and
@@ -48,12 +54,14 @@ def read_transcript(text: str, *, alphabet: Collection[str], unspellable: str = 
     _check_text(text)
     written = text.split()
     all_capitals = text.upper() == text
+    english = is_english(alphabet, language)
     notes: list[str] = []
     tokens = []
     for number, word in enumerate(written):
         previous = written[number - 1] if number else ""
         following = written[number + 1] if number + 1 < len(written) else ""
-        spoken, dropped = _spell(spoken_words(word, previous, following), alphabet)
+        words = spoken_words(word, previous, following, alphabet) if english else written_words(word, alphabet)
+        spoken, dropped = _spell(words, alphabet)
         if spoken and dropped:
             notes.append(f"{word!r} was aligned without {dropped!r}, which the aligner cannot spell")
         tokens.append(Token(word, spoken, not all_capitals and _is_initialism(word)))
@@ -62,8 +70,8 @@ def read_transcript(text: str, *, alphabet: Collection[str], unspellable: str = 
     missing = [token.text for token in tokens if not token.spoken]
     if missing and unspellable == "error":
         raise AlignmentError(
-            f"the transcript holds {missing[0]!r}, which has nothing to spell in the aligner's letters "
-            f"({_shown(alphabet)}): write out how it is said, or choose unspellable='merge' or 'interpolate'"
+            f"the transcript holds {missing[0]!r}, and the aligner cannot spell {_characters(missing[0])}, only "
+            f"{shown(alphabet)}: write out how it is said, or choose unspellable='merge' or 'interpolate'"
         )
     if missing and unspellable == "merge":
         notes += [f"{word!r} cannot be spelled and was joined to its neighbour" for word in missing]
@@ -87,8 +95,8 @@ def _check_text(text: str) -> None:
 def _spell(words: tuple[str, ...], alphabet: Collection[str]) -> tuple[tuple[str, ...], str]:
     """Keep what the alphabet has; return it with the letters that were lost."""
     kept = ["".join(c for c in word if c in alphabet) for word in words]
-    lost = "".join(c for word in words for c in word if c not in alphabet and c.isalpha())
-    return tuple(word for word in kept if any(c.isalpha() for c in word)), lost
+    lost = "".join(c for word in words for c in word if c not in alphabet and c.isalnum())
+    return tuple(word for word in kept if any(c.isalnum() for c in word)), lost
 
 
 def _is_initialism(word: str) -> bool:
@@ -113,16 +121,22 @@ def _merged(tokens: list[Token]) -> list[Token]:
 
 def _nothing_spelled(text: str, alphabet: Collection[str]) -> str:
     start = text.strip()[:30]
-    letter = next((c for c in plain(text) if c.isalpha()), "")
-    if not letter:
-        return f"the transcript {start!r} holds no word: expected the words that are said in the recording"
-    script = unicodedata.name(letter, "an unknown script").split()[0].capitalize()
-    return (
-        f"the transcript {start!r} is written in {script} letters, and this aligner spells with {_shown(alphabet)}: "
-        "write it in those, or use an aligner of its language"
-    )
+    plain = folded(text, alphabet)
+    letter = next((c for c in plain if c.isalpha()), "")
+    if letter:
+        script = unicodedata.name(letter, "an unknown script").split()[0].capitalize()
+        return (
+            f"the transcript {start!r} is written in {script} letters, and this aligner spells with {shown(alphabet)}: "
+            "write it in those, or use an aligner of its language"
+        )
+    if any(c.isalnum() for c in plain):
+        return (
+            f"the transcript {start!r} holds no letters, and this aligner cannot spell {_characters(start)}, only "
+            f"{shown(alphabet)}: write out how it is said"
+        )
+    return f"the transcript {start!r} holds no word: expected the words that are said in the recording"
 
 
-def _shown(alphabet: Collection[str]) -> str:
-    letters = sorted(c for c in alphabet if c.isalpha())
-    return f"{letters[0]}–{letters[-1]}" if letters else "none"
+def _characters(text: str) -> str:
+    """The first few different characters of `text`, quoted."""
+    return ", ".join(map(repr, list(dict.fromkeys(text.replace(" ", "")))[:8]))

@@ -7,13 +7,14 @@ import typer
 
 import sgpa_jax
 from sgpa_jax.cli.inputs import read_transcript
-from sgpa_jax.cli.options import Aligner, Audio, Channel, Rules, Unspellable
+from sgpa_jax.cli.options import TRANSCRIPT_HELP, Aligner, Audio, Channel, Language, Rules, Unspellable
 
 
 def align(
     audio: Audio,
-    transcript: Annotated[str, typer.Option(metavar="TEXT|@FILE", help="What is said, or @FILE that holds it.")],
+    transcript: Annotated[str, typer.Option(metavar="TEXT|@FILE|auto", help=TRANSCRIPT_HELP)],
     aligner: Aligner = "pocket",
+    language: Language = None,
     rules: Rules = "sgpa",
     unspellable: Unspellable = "error",
     channel: Channel = "mix",
@@ -23,10 +24,10 @@ def align(
     """Find when each word of a recording is said."""
     from sgpa_jax.align import check_format, format_alignment
 
-    words = read_transcript(transcript)
     check_format(format)
+    words = read_transcript(transcript)
     clip = sgpa_jax.read_clip(audio, channel=channel)
-    alignment = sgpa_jax.align(clip, words, aligner=aligner, rules=rules, unspellable=unspellable)
+    alignment = sgpa_jax.align(clip, words, aligner=aligner, rules=rules, unspellable=unspellable, language=language)
     for note in alignment.notes:
         typer.echo(f"note: {note}", err=True)
     if out is None:

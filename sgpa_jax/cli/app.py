@@ -13,9 +13,11 @@ from typer.exceptions import TyperException
 
 import sgpa_jax
 from sgpa_jax.cli.align import align
+from sgpa_jax.cli.convert import convert
 from sgpa_jax.cli.doctor import doctor
 from sgpa_jax.cli.explain import explain
 from sgpa_jax.cli.report import report
+from sgpa_jax.cli.verify import verify
 from sgpa_jax.errors import SgpaError
 
 
@@ -39,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (explain, align, report, doctor):
+for _command in (explain, align, report, convert, doctor, verify):
     app.command()(_command)
 
 

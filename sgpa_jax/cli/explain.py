@@ -8,7 +8,7 @@ import typer
 
 import sgpa_jax
 from sgpa_jax.cli.inputs import read_transcript, shipped_demo
-from sgpa_jax.cli.options import Aligner, Channel, Rules, Transcript, Unspellable
+from sgpa_jax.cli.options import Aligner, Channel, Language, Rules, Transcript, Unspellable
 from sgpa_jax.cli.outputs import check_folder, show, show_plan, write_files
 from sgpa_jax.cli.progress import progress_bar
 from sgpa_jax.errors import UsageError
@@ -24,8 +24,18 @@ def explain(
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Question to the model.")] = "",
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System turn, if not the model's own.")] = None,
     response: Annotated[str | None, typer.Option(metavar="TEXT", help="Answer, if not the model's own.")] = None,
-    model: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="Audio language model to explain.")] = "pocket",
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FOLDER|HUB_ID", help="Audio language model to explain.")
+    ] = "pocket",
     aligner: Aligner = "pocket",
+    revision: Annotated[str | None, typer.Option(help="The hub's branch, tag or commit of the model.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16; else float32 for what ships, bfloat16 for others.")
+    ] = None,
+    mesh: Annotated[
+        str | None, typer.Option(metavar="data=N,model=M", help="Devices: N groups share coalitions, M the weights.")
+    ] = None,
+    language: Language = None,
     absence: Annotated[str, typer.Option(help="What an absent word sounds like: silence, noise, delete.")] = "silence",
     value: Annotated[str, typer.Option(help="What a coalition is worth: logprob, mean_logprob.")] = "logprob",
     estimator: Annotated[str, typer.Option(help="auto, exact or permutation.")] = "auto",
@@ -66,6 +76,10 @@ def explain(
         "alignment": alignment and sgpa_jax.read_alignment(alignment, duration_s=clip.duration_s),
         "model": model,
         "aligner": aligner,
+        "revision": revision,
+        "dtype": dtype,
+        "mesh": mesh,
+        "language": language,
         "system": system,
         "response": response,
         "estimator": estimator,

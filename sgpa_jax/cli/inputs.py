@@ -9,10 +9,8 @@ def read_transcript(argument: str) -> str:
     """Return the words said: `argument` itself, or the text of the UTF-8 file that `@FILE` names.
 
     Raises:
-        UsageError: no words, an unreadable file, or `auto`: transcribing is not offered.
+        UsageError: no words, or an unreadable file.
     """
-    if argument == "auto":
-        raise UsageError("--transcript auto is not offered: give the words that were said, as TEXT or in a @FILE")
     text = _read_text(Path(argument[1:])) if argument.startswith("@") else argument
     if not text.strip():
         raise UsageError("the transcript is empty: give the words that were said, as TEXT or in a @FILE")

@@ -36,7 +36,7 @@ class Transcript:
 
     Attributes:
         text: the words.
-        source: "given" by the caller, or "aligned file" when they came with their times.
+        source: "given" by the caller, "aligned file" when they came with their times, or "heard by the aligner".
     """
 
     text: str

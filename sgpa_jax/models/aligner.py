@@ -131,6 +131,7 @@ class PocketAligner:
     """The trained network with its lexicon, as an acoustic model for `sgpa_jax.align`."""
 
     rate_hz = RATE_HZ
+    transcribes = False
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Greedy generation under `jax.jit` with static shapes and an explicit cache, for a batch of prompts."""
+"""Generation of text under `jax.jit` with static shapes and an explicit cache, for a batch of prompts."""
 
 import functools
 from typing import NamedTuple
@@ -6,55 +6,75 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from sgpa_jax.models.audio_lm import Placed, causal_mask
-from sgpa_jax.models.qwen2 import KVCache, Qwen2
+from sgpa_jax.models.audio_lm import Placed
+from sgpa_jax.models.order import causal_order
+from sgpa_jax.models.sampling import Sampling, choose
 
 
 class _Written(NamedTuple):
-    """Where a generation stands: N tokens of room, U slots of cache, `ids_b` chosen but not yet written."""
+    """Where a generation stands: N tokens of room, `ids_b` chosen but not yet written."""
 
     count: Int[Array, ""]
     ids_b: Int[Array, " B"]
     ids_bn: Int[Array, "B N"]
-    visible_bu: Bool[Array, "B U"]
-    cache: KVCache
+    cache: NamedTuple
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("room", "end_id"))
-def generate_greedily(
-    graphdef: nnx.GraphDef, state: nnx.State, placed: Placed, n_new: Int[Array, ""], *, room: int, end_id: int
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("room", "end_ids", "sampling"))
+def generate_text(
+    graphdef: nnx.GraphDef,
+    state: nnx.State,
+    placed: Placed,
+    n_new: Int[Array, ""],
+    *,
+    room: int,
+    end_ids: tuple[int, ...],
+    sampling: Sampling | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> Int[Array, "B N"]:
-    """Return the likeliest next ids of every row, one after another, until all rows ended or there are `n_new`.
+    """Return every row's next ids, one after another, until all rows ended or there are `n_new`.
 
-    The result has N = `room` columns (at least `n_new`), `end_id` behind a row's end. Rows may hold tokens that do not
-    exist anywhere before their last one. The decoder is `(graphdef, state)`.
+    Greedily without `sampling`, else drawn from `key`: a draw depends on its row and its place, not on the batch. The
+    result has N = `room` columns (at least `n_new`), the first of `end_ids` behind a row's end, whichever of them
+    ended it; without `end_ids` nothing ends. The decoder is `(graphdef, state)`.
     """
-    decoder: Qwen2 = nnx.merge(graphdef, state)
+    decoder = nnx.merge(graphdef, state)
     size, n_prompt = placed.exists_bt.shape
-    hidden, cache = decoder.prefill(placed.x, placed.positions_bt, causal_mask(placed.exists_bt), n_prompt + room)
-    last = jnp.max(jnp.where(placed.exists_bt, jnp.arange(n_prompt)[None, :], 0), axis=1)
-    first = _best(decoder, jnp.take_along_axis(hidden, last[:, None, None], axis=1))
-    n_real = placed.exists_bt.sum(axis=1)
-    visible = jnp.concatenate([placed.exists_bt, jnp.zeros((size, room), bool)], axis=1)
+    last = placed.n_b - 1
+    hidden, cache = decoder.prefill(placed.x, causal_order(placed.exists_bt), last, n_prompt + room)
+    end_id = end_ids[0] if end_ids else -1
+
+    def following(hidden_b1d: Float[Array, "B 1 D"], place: Int[Array, ""]) -> Int[Array, " B"]:
+        keys = None if key is None else _row_keys(key, size, place)
+        chosen = choose(decoder.logits(hidden_b1d)[:, 0], sampling, keys)
+        return jnp.where(_is_in(chosen, end_ids), end_id, chosen)
 
     def is_unfinished(written: _Written) -> Bool[Array, ""]:
-        return (written.count < n_new) & jnp.any(written.ids_b != end_id)
+        return (written.count < n_new) & ~jnp.all(_is_in(written.ids_b, end_ids))
 
     def step(written: _Written) -> _Written:
         count, ids = written.count, written.ids_b
-        visible = written.visible_bu.at[:, n_prompt + count].set(True)
+        slots = jnp.arange(n_prompt + room)[None, :]
+        visible = (slots < placed.n_b[:, None]) | ((slots >= n_prompt) & (slots <= n_prompt + count))
         x = decoder.embedding(ids[:, None]).astype(placed.x.dtype)
-        positions = (n_real + count)[:, None]
+        positions = (placed.n_b + count)[:, None]
         hidden, cache = decoder.step(x, positions, visible[:, None, :], written.cache, n_prompt + count)
-        following = jnp.where(ids == end_id, end_id, _best(decoder, hidden))
-        return _Written(count + 1, following, written.ids_bn.at[:, count].set(ids), visible, cache)
+        chosen = jnp.where(_is_in(ids, end_ids), end_id, following(hidden, count + 1))
+        return _Written(count + 1, chosen, written.ids_bn.at[:, count].set(ids), cache)
 
+    first = following(jnp.take_along_axis(hidden, last[:, None, None], axis=1), jnp.zeros((), jnp.int32))
     empty = jnp.full((size, room), end_id, jnp.int32)
-    begun = _Written(jnp.zeros((), jnp.int32), first, empty, visible, cache)
-    return jax.lax.while_loop(is_unfinished, step, begun).ids_bn
+    return jax.lax.while_loop(is_unfinished, step, _Written(jnp.zeros((), jnp.int32), first, empty, cache)).ids_bn
 
 
-def _best(decoder: Qwen2, hidden: Float[Array, "B 1 D"]) -> Int[Array, " B"]:
-    return jnp.argmax(decoder.logits(hidden)[:, 0], axis=-1).astype(jnp.int32)
+def _row_keys(key: PRNGKeyArray, n_rows: int, place: Int[Array, ""]) -> PRNGKeyArray:
+    return jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), place))(jnp.arange(n_rows))
+
+
+def _is_in(ids_b: Int[Array, " B"], members: tuple[int, ...]) -> Bool[Array, " B"]:
+    found = jnp.zeros(ids_b.shape, bool)
+    for member in members:
+        found = found | (ids_b == member)
+    return found

@@ -6,17 +6,59 @@ dropped, log10 clamped eight decades under the clip's maximum, (x + 4) / 4); equ
 
 import functools
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from sgpa_jax.models.config import MelConfig
-
+Count = TypeVar("Count", int, Array)
 _KNEE_HZ, _KNEE_MEL, _LOG_STEP = 1000.0, 15.0, math.log(6.4) / 27.0
 
 
-def log_mel(wave_bs: Float[Array, "B S"], config: MelConfig) -> Float[Array, "B F M"]:
+@dataclass(frozen=True, kw_only=True)
+class WhisperMelConfig:
+    """A Whisper-type log-mel front end (`WhisperFeatureExtractor`): lengths in samples at `rate_hz`."""
+
+    rate_hz: int = 16000
+    n_mels: int = 128
+    n_fft: int = 400
+    hop_samples: int = 160
+    window_s: float = 30.0
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "WhisperMelConfig":
+        """Read a `preprocessor_config.json`."""
+        return cls(
+            rate_hz=config.get("sampling_rate", 16000),
+            n_mels=config.get("feature_size", 128),
+            n_fft=config.get("n_fft", 400),
+            hop_samples=config.get("hop_length", 160),
+            window_s=float(config.get("chunk_length", 30)),
+        )
+
+    @property
+    def minimum_samples(self) -> int:
+        """The shortest waveform that still gives one audio position to a decoder behind a pooling by four."""
+        return 3 * self.hop_samples
+
+    @property
+    def room_samples(self) -> int:
+        """Zeros needed behind a clip's end: the last window, and the two frames that Whisper's stem looks at."""
+        return self.n_fft + 3 * self.hop_samples
+
+    def n_frames(self, n_samples: Count) -> Count:
+        """Mel frames of waveforms of `n_samples`."""
+        return -(-n_samples // self.hop_samples)
+
+    def features(self, wave_bs: Float[Array, "B S"], n_samples_b: Int[Array, " B"]) -> Float[Array, "B F M"]:
+        """Log-mel frames of waveforms with zeros behind their ends; see `log_mel`."""
+        return log_mel(wave_bs, self)
+
+
+def log_mel(wave_bs: Float[Array, "B S"], config: WhisperMelConfig) -> Float[Array, "B F M"]:
     """Log-mel of waveforms whose true end is followed by zeros up to S: F = S // hop frames of M mel bins, float32.
 
     The reference pads every clip to the model's full window. Its padded frames hold the log-mel of silence and the
@@ -41,11 +83,16 @@ def log_mel(wave_bs: Float[Array, "B S"], config: MelConfig) -> Float[Array, "B 
     return (jnp.maximum(log_spec, floor) + 4.0) / 4.0
 
 
+def mel_filters(config: WhisperMelConfig) -> np.ndarray:
+    """Return the filters of Whisper's front end: float32[bins, M]."""
+    return slaney_filters(config.rate_hz, config.n_fft, config.n_mels)
+
+
 @functools.cache
-def mel_filters(config: MelConfig) -> np.ndarray:
+def slaney_filters(rate_hz: int, n_fft: int, n_mels: int) -> np.ndarray:
     """Slaney-normalised triangular filters on the Slaney mel scale from 0 Hz to half the rate: float32[bins, M]."""
-    bins_hz = np.linspace(0.0, config.rate_hz / 2, config.n_fft // 2 + 1)
-    edges_hz = mel_to_hz(np.linspace(0.0, float(hz_to_mel(config.rate_hz / 2)), config.n_mels + 2))
+    bins_hz = np.linspace(0.0, rate_hz / 2, n_fft // 2 + 1)
+    edges_hz = mel_to_hz(np.linspace(0.0, float(hz_to_mel(rate_hz / 2)), n_mels + 2))
     width_hz = np.diff(edges_hz)
     ramps = edges_hz[None, :] - bins_hz[:, None]
     rising, falling = -ramps[:, :-2] / width_hz[None, :-1], ramps[:, 2:] / width_hz[None, 1:]

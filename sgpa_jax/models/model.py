@@ -1,29 +1,36 @@
-"""A loaded audio language model: weights, front end and chat format behind four verbs.
+"""A loaded audio language model: weights, front end and chat format behind a few verbs.
 
-`prepare` turns a clip and a question into `ModelInputs`; `logits`, `generate` and `in_domain` run them. Everything is
-functional inside: `graphdef` and `state` go into jitted functions as arguments, and nothing here changes them.
+`prepare` turns a clip and a question, or a whole conversation, into `ModelInputs`; `logits`, `residuals`, `generate`,
+`speak` and `in_domain` run them. Everything is functional inside: `graphdef` and `state` go into jitted functions as
+arguments, and nothing here changes them.
 """
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sgpa_jax.audio import SAMPLES_STEP_S, TOKEN_STEP, Clip, round_up
-from sgpa_jax.errors import AudioError
-from sgpa_jax.models.audio_lm import AudioLM, Placed
-from sgpa_jax.models.chat import ChatFormat
-from sgpa_jax.models.config import AudioLMConfig, MelConfig
-from sgpa_jax.models.generate import generate_greedily
-from sgpa_jax.models.mel import log_mel
-from sgpa_jax.models.whisper_encoder import n_audio_tokens
+from sgpa_jax.errors import AudioError, CheckpointError, UsageError, unknown_name
+from sgpa_jax.models.audio_lm import NO_CLIP, AudioLM, AudioLMConfig, Layout, Placed, layout_of_ids
+from sgpa_jax.models.chat import ChatFormat, LFM2AudioChat, Messages, clips_of
+from sgpa_jax.models.generate import generate_text
+from sgpa_jax.models.sampling import Sampling
+from sgpa_jax.models.speech import Speech, SpeechMarks, generate_speech
 
 _RESPONSE_STEP = 64
 _PROBE_TOKENS = 8
+MODES = ("sequential", "interleaved")
+"""How text and audio follow one another in a spoken answer."""
+
+Edit = Callable[[int, Array], Array]
+"""Called with (i, residual stream after layer i), returns the residual stream that goes on; pure."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +49,25 @@ class World:
 
 @dataclass(frozen=True, eq=False)
 class ModelInputs:
-    """One prompt with its audio, and optionally a response to be scored.
+    """A conversation with its clips, and optionally a response to be scored.
 
-    `ids_t` holds the prompt's and then the response's token ids (int32[T]), with one placeholder for each audio
-    position of the whole clip; the response begins at `response_start`. `clip` is at the model's rate.
+    Attributes:
+        ids_t: the prompt's and then the response's token ids (int32[T]); at audio positions the placeholder's, or 0.
+        clip_t: the clip whose audio stands here, -1 for text (int32[T]).
+        place_t: which of that clip's positions this is (int32[T]).
+        turn_t: the turn of the conversation, -1 for what stands before the first (int32[T]).
+        is_content_t: whether the token is text of the messages, not the format's own (bool[T]).
+        response_start: where the response begins, T without one.
+        clips: the recordings, at the model's rate.
     """
 
     ids_t: np.ndarray
+    clip_t: np.ndarray
+    place_t: np.ndarray
+    turn_t: np.ndarray
+    is_content_t: np.ndarray
     response_start: int
-    clip: Clip
+    clips: tuple[Clip, ...]
 
 
 @dataclass(frozen=True)
@@ -64,42 +81,243 @@ class Response:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """An audio language model of the Qwen2-Audio architecture, ready to run."""
+    """An audio language model, ready to run; `chat` is None where a folder has no tokenizer: ids in, logits out.
+
+    The weights lie on `mesh` if there is one, spread along its axis `model`, and else on the first device.
+    """
 
     name: str
     digest: str
     dtype: str
     config: AudioLMConfig
-    mel: MelConfig
-    chat: ChatFormat
+    chat: ChatFormat | None
     world: World | None
     graphdef: nnx.GraphDef
     state: nnx.State
+    mesh: Mesh | None = None
 
     @property
     def rate_hz(self) -> int:
         """Sampling rate of the front end."""
-        return self.mel.rate_hz
+        return self.config.front_end.rate_hz
 
     @property
     def window_s(self) -> float:
         """The longest clip in seconds."""
-        return self.mel.window_s
+        return self.config.front_end.window_s
 
     @property
     def minimum_samples(self) -> int:
-        """The shortest waveform that still gives one audio position to the decoder."""
-        return 3 * self.mel.hop_samples
+        """The shortest waveform that still gives an audio position to the decoder."""
+        return self.config.front_end.minimum_samples
 
     def prepare(
-        self, clip: Clip, prompt: str, *, system: str | None = None, response: str | None = None
+        self,
+        clip_or_messages: Clip | Messages,
+        prompt: str = "",
+        *,
+        system: str | None = None,
+        response: str | None = None,
     ) -> ModelInputs:
-        """Resample the clip and lay out the prompt, with the response's tokens behind it if one is given.
+        """Resample the clips and lay out the conversation, with the response's tokens behind it if one is given.
+
+        Args:
+            clip_or_messages: one clip, asked `prompt` under the turn `system`; or a conversation, a list of turns
+                `{"role": ..., "content": text or parts}` with parts `{"type": "text", "text": ...}` and
+                `{"type": "audio", "audio": Clip}`.
+            prompt: the question about a clip.
+            system: the system turn beside a clip, if not the format's own.
+            response: what the assistant is to say.
 
         Raises:
-            AudioError: the clip is longer than the model's window, or too short to be heard.
-            UsageError: a text contains a marker of the chat format, or a response cannot be spelled.
+            AudioError: a clip is longer than the model's window, or too short to be heard.
+            CheckpointError: the model's folder has no tokenizer.
+            UsageError: malformed messages, no recording among them, a text that contains a marker of the chat
+                format, or a response that cannot be spelled.
         """
+        messages = clip_or_messages
+        if isinstance(messages, Clip):
+            parts = [{"type": "audio", "audio": messages}, {"type": "text", "text": prompt}]
+            first = [] if system is None else [{"role": "system", "content": system}]
+            messages = [*first, {"role": "user", "content": parts}]
+        elif prompt or system is not None:
+            raise UsageError("a conversation brings its own texts: leave prompt and system out, or give one clip")
+        chat = self._chat()
+        clips = tuple(self._heard(clip) for clip in clips_of(messages))
+        if not clips:
+            raise UsageError("the conversation holds no recording; give at least one part of type 'audio'")
+        laid = chat.layout(messages, [self.config.n_audio(len(clip.wave_s)) for clip in clips])
+        inputs = ModelInputs(
+            laid.ids_t, laid.clip_t, laid.place_t, laid.turn_t, laid.is_content_t, len(laid.ids_t), clips
+        )
+        return inputs if response is None else with_response(inputs, chat.response_ids(response))
+
+    def prepare_ids(
+        self, ids_t: Int[np.ndarray, " T"], clips: Sequence[Clip], *, is_audio_t: Bool[np.ndarray, " T"] | None = None
+    ) -> ModelInputs:
+        """Take token ids as they are; every unbroken run of audio positions is the next clip.
+
+        Args:
+            ids_t: the whole sequence.
+            clips: the recordings, in order.
+            is_audio_t: where audio stands; None: where the ids are the model's placeholder.
+
+        Raises:
+            AudioError: a clip is longer than the model's window, or too short to be heard.
+            UsageError: the runs of audio positions are not those of the clips.
+        """
+        ids_t = np.asarray(ids_t, np.int32)
+        if is_audio_t is None:
+            is_audio_t = ids_t == (-1 if self.config.audio_token_id is None else self.config.audio_token_id)
+        heard = tuple(self._heard(clip) for clip in clips)
+        layout = layout_of_ids(ids_t, np.asarray(is_audio_t, bool))
+        clip_t, place_t = layout.clip_bt[0], layout.place_bt[0]
+        wanted = [self.config.n_audio(len(clip.wave_s)) for clip in heard]
+        found = [int((clip_t == clip).sum()) for clip in range(int(clip_t.max()) + 1)]
+        if found != wanted:
+            raise UsageError(
+                f"the sequence has runs of {found} audio positions, but the recordings take {wanted}; give one run for "
+                "each recording"
+            )
+        nowhere, text = np.full(len(ids_t), -1, np.int32), np.zeros(len(ids_t), bool)
+        return ModelInputs(ids_t, clip_t, place_t, nowhere, text, len(ids_t), heard)
+
+    def logits(self, inputs: ModelInputs, *, edit: Edit | None = None) -> Float[Array, "1 T V"]:
+        """Next-token logits at every position, float32; `edit` may change the residual stream after every layer."""
+        return _logits(self.graphdef, self.state, self.place(inputs), edit)[:, : len(inputs.ids_t)]
+
+    def residuals(self, inputs: ModelInputs, after_layers: Sequence[int]) -> Float[Array, "L T D"]:
+        """Residual stream after each of the given decoder layers, counted from 0, in the compute dtype.
+
+        Raises:
+            UsageError: there is no such layer.
+        """
+        n_layers = self.config.decoder.n_layers
+        if not all(0 <= layer < n_layers for layer in after_layers):
+            raise UsageError(f"after_layers {list(after_layers)} are not all from 0 to {n_layers - 1}")
+        return _residuals(self.graphdef, self.state, self.place(inputs), tuple(after_layers))[:, : len(inputs.ids_t)]
+
+    def generate(
+        self,
+        inputs: ModelInputs,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Response:
+        """Answer the prompt in text, greedily or drawn from `key`, up to the end mark or `max_new_tokens`.
+
+        Raises:
+            CheckpointError: the model's folder has no tokenizer.
+            UsageError: draws without a key.
+        """
+        chat = self._chat()
+        _check_key(key, sampling)
+        placed = self.place(without_response(inputs))
+        graphdef, state = nnx.split(nnx.merge(self.graphdef, self.state).decoder)
+        room = round_up(max_new_tokens, _RESPONSE_STEP)
+        ids = generate_text(
+            graphdef, state, placed, jnp.asarray(max_new_tokens), room=room, end_ids=chat.end_ids, sampling=sampling,
+            key=key,
+        )  # fmt: skip
+        row = np.asarray(ids)[0].tolist()
+        return self.response(row[: row.index(chat.end_ids[0])] if chat.end_ids[0] in row else row)
+
+    def speak(
+        self,
+        inputs: ModelInputs,
+        *,
+        max_new_tokens: int,
+        mode: str = "sequential",
+        text_sampling: Sampling | None = None,
+        audio_sampling: Sampling | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Speech:
+        """Answer the prompt in text and in frames of audio codes, up to the end mark or `max_new_tokens` of both.
+
+        Args:
+            inputs: the prompt; a response in it is left out.
+            max_new_tokens: text tokens and frames together, at least one.
+            mode: `sequential`, text until the model turns to audio; or `interleaved`, so many text tokens and so many
+                frames in turn as the checkpoint says.
+            text_sampling: how text tokens are drawn; None: greedily.
+            audio_sampling: how codes are drawn; None: greedily.
+            key: decides every draw.
+
+        Raises:
+            CheckpointError: the model's folder has no tokenizer.
+            UsageError: the model does not speak, an unknown mode, no room for a token, or draws without a key.
+        """
+        if self.config.audio_out is None:
+            raise UsageError(f"the model {self.name} answers in text alone; ask for text, or give an LFM2-Audio")
+        if mode not in MODES:
+            raise unknown_name("mode", mode, MODES)
+        if max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {max_new_tokens}, but an answer takes at least one; give more")
+        _check_key(key, text_sampling, audio_sampling)
+        chat = self._chat()
+        assert isinstance(chat, LFM2AudioChat)
+        tokens = generate_speech(
+            self.graphdef, self.state, self.place(without_response(inputs)), jnp.asarray(max_new_tokens),
+            room=round_up(max_new_tokens, _RESPONSE_STEP),
+            marks=SpeechMarks(chat.id_of(chat.turn_end), chat.audio_start_id, chat.text_end_id),
+            interleave=self.config.audio_out.interleave if mode == "interleaved" else None,
+            text_sampling=text_sampling, audio_sampling=audio_sampling, key=key,
+        )  # fmt: skip
+        n = int(tokens.n_b[0])
+        ids, codes, is_audio = (
+            np.asarray(column)[0, :n].tolist() for column in (tokens.ids_bn, tokens.codes_bnk, tokens.is_audio_bn)
+        )
+        return Speech(
+            tuple(ids),
+            tuple(tuple(frame) if spoken else () for frame, spoken in zip(codes, is_audio, strict=True)),
+            tuple(is_audio),
+            chat.text([token for token, spoken in zip(ids, is_audio, strict=True) if not spoken]),
+        )
+
+    def response(self, ids: list[int]) -> Response:
+        """Wrap token ids with their texts."""
+        chat = self._chat()
+        return Response(tuple(ids), chat.text(ids), tuple(chat.text([token]) for token in ids))
+
+    def in_domain(self, clip: Clip, prompt: str) -> bool | None:
+        """Whether speech and question belong to the closed world that the model was trained on; None if it has none.
+
+        They do if the tokenizer knows the question's words, the model says so of the clip, and it has anything else
+        than its answer for the outside to the world's usual question: speech of people often passes the second alone.
+        """
+        if self.world is None:
+            return None
+        if not self._chat().knows(prompt):
+            return False
+        said, usual = (
+            self.generate(self.prepare(clip, question), max_new_tokens=_PROBE_TOKENS).text
+            for question in (self.world.probe, self.world.prompt)
+        )
+        return said == self.world.inside and set(usual.split()) != {self.world.answer_outside}
+
+    def padded_samples(self, n_samples: int) -> int:
+        """Samples of a waveform's bucket, with what the front end wants behind the waveform's end."""
+        return round_up(n_samples + self.config.front_end.room_samples, int(SAMPLES_STEP_S * self.rate_hz))
+
+    def place(self, inputs: ModelInputs) -> Placed:
+        """Decoder inputs of one row: the prompt's embeddings with the audio in its places."""
+        n_tokens = round_up(len(inputs.ids_t), TOKEN_STEP)
+        lengths = np.array([[len(clip.wave_s) for clip in inputs.clips]], np.int32)
+        waves = np.zeros((1, len(inputs.clips), self.padded_samples(lengths.max(initial=0))), np.float32)
+        for n, clip in enumerate(inputs.clips):
+            waves[0, n, : len(clip.wave_s)] = clip.wave_s
+        return _place(self.graphdef, self.state, layout_row(inputs, n_tokens), waves, lengths)
+
+    def _chat(self) -> ChatFormat:
+        if self.chat is None:
+            raise CheckpointError(
+                f"the folder of the model {self.name} holds no tokenizer.json (or tekken.json), so that it takes token "
+                "ids only; fetch the complete checkpoint"
+            )
+        return self.chat
+
+    def _heard(self, clip: Clip) -> Clip:
         if clip.duration_s > self.window_s:
             raise AudioError(
                 f"the recording lasts {clip.duration_s:.1f} s, but the model {self.name} hears "
@@ -111,88 +329,73 @@ class Model:
                 f"the recording lasts {1000 * clip.duration_s:.0f} ms, but the model {self.name} needs at least "
                 f"{1000 * self.minimum_samples / self.rate_hz:.0f} ms; give a longer one"
             )
-        n_audio = n_audio_tokens(self.n_frames(len(clip.wave_s)))
-        ids = self.chat.prompt_ids(prompt, system=system, n_audio=n_audio)
-        answer = [] if response is None else self.chat.response_ids(response)
-        return ModelInputs(np.asarray(ids + answer, np.int32), len(ids), clip)
-
-    def logits(self, inputs: ModelInputs) -> Float[Array, "1 T V"]:
-        """Next-token logits at every position, float32."""
-        placed = self._place(inputs.ids_t, inputs.clip)
-        return _logits(self.graphdef, self.state, placed)[:, : len(inputs.ids_t)]
-
-    def generate(self, inputs: ModelInputs, *, max_new_tokens: int) -> Response:
-        """Answer greedily, up to the end mark or `max_new_tokens`."""
-        placed = self._place(inputs.ids_t[: inputs.response_start], inputs.clip)
-        graphdef, state = nnx.split(nnx.merge(self.graphdef, self.state).decoder)
-        room = round_up(max_new_tokens, _RESPONSE_STEP)
-        ids = generate_greedily(
-            graphdef, state, placed, jnp.asarray(max_new_tokens), room=room, end_id=self.chat.end_id
-        )
-        row = np.asarray(ids)[0].tolist()
-        return self.response(row[: row.index(self.chat.end_id)] if self.chat.end_id in row else row)
-
-    def response(self, ids: list[int]) -> Response:
-        """Wrap token ids with their texts."""
-        return Response(tuple(ids), self.chat.text(ids), tuple(self.chat.text([token]) for token in ids))
-
-    def in_domain(self, clip: Clip, prompt: str) -> bool | None:
-        """Whether speech and question belong to the closed world that the model was trained on; None if it has none.
-
-        They do if the tokenizer knows the question's words, the model says so of the clip, and it has anything else
-        than its answer for the outside to the world's usual question: speech of people often passes the second alone.
-        """
-        if self.world is None:
-            return None
-        if not self.chat.knows(prompt):
-            return False
-        said, usual = (
-            self.generate(self.prepare(clip, question), max_new_tokens=_PROBE_TOKENS).text
-            for question in (self.world.probe, self.world.prompt)
-        )
-        return said == self.world.inside and set(usual.split()) != {self.world.answer_outside}
-
-    def n_frames(self, n_samples: int) -> int:
-        """Mel frames of a waveform."""
-        return -(-n_samples // self.mel.hop_samples)
-
-    def padded_samples(self, n_samples: int) -> int:
-        """Samples of a waveform's bucket: behind its end the window and the two frames that the stem looks at fit."""
-        room = self.mel.n_fft + 3 * self.mel.hop_samples
-        return round_up(n_samples + room, int(SAMPLES_STEP_S * self.rate_hz))
-
-    def _place(self, ids_t: np.ndarray, clip: Clip) -> Placed:
-        n_samples, n_tokens = len(clip.wave_s), len(ids_t)
-        wave = np.zeros((1, self.padded_samples(n_samples)), np.float32)
-        wave[0, :n_samples] = clip.wave_s
-        ids = np.zeros((1, round_up(n_tokens, TOKEN_STEP)), np.int32)
-        ids[0, :n_tokens] = ids_t
-        exists = np.arange(ids.shape[1])[None, :] < n_tokens
-        frames = np.asarray([self.n_frames(n_samples)], np.int32)
-        return _place(self.graphdef, self.state, self.mel, wave, frames, ids, exists)
+        return clip
 
 
-def place_audio(
-    model: AudioLM,
-    mel: MelConfig,
-    wave_bs: Float[Array, "B S"],
-    n_frames_b: Int[Array, " B"],
-    ids_bt: Int[Array, "B T"],
-    exists_bt: Array,
-) -> Placed:
-    """From waveforms (zeros behind their ends) and token ids to decoder inputs, all inside one trace."""
-    audio = model.encode(log_mel(wave_bs, mel), n_frames_b)
-    return model.place(ids_bt, exists_bt, audio, n_audio_tokens(n_frames_b))
+def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:
+    """Put a response's token ids behind the prompt, in the turn that it opened."""
+    n = len(ids)
+    return replace(
+        inputs,
+        ids_t=np.append(inputs.ids_t, np.asarray(ids, np.int32)),
+        clip_t=np.append(inputs.clip_t, np.full(n, NO_CLIP, np.int32)),
+        place_t=np.append(inputs.place_t, np.zeros(n, np.int32)),
+        turn_t=np.append(inputs.turn_t, np.full(n, inputs.turn_t[-1], np.int32)),
+        is_content_t=np.append(inputs.is_content_t, np.zeros(n, bool)),
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _place(
-    graphdef: nnx.GraphDef, state: nnx.State, mel: MelConfig, wave: Array, n_frames: Array, ids: Array, exists: Array
-) -> Placed:
-    return place_audio(nnx.merge(graphdef, state), mel, wave, n_frames, ids, exists)
+def without_response(inputs: ModelInputs) -> ModelInputs:
+    """Leave the response out."""
+    n = inputs.response_start
+    return replace(
+        inputs,
+        ids_t=inputs.ids_t[:n],
+        clip_t=inputs.clip_t[:n],
+        place_t=inputs.place_t[:n],
+        turn_t=inputs.turn_t[:n],
+        is_content_t=inputs.is_content_t[:n],
+    )
+
+
+def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
+    """Lay out one row in a bucket of `n_tokens` positions, as numpy arrays."""
+    room = n_tokens - len(inputs.ids_t)
+    ids, clip, place = (np.pad(row, (0, room))[None] for row in (inputs.ids_t, inputs.clip_t, inputs.place_t))
+    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))  # pyright: ignore[reportArgumentType]
+
+
+def _check_key(key: PRNGKeyArray | None, *samplings: Sampling | None) -> None:
+    if key is None and any(samplings):
+        raise UsageError("tokens are to be drawn, but no key was given; give key=jax.random.key(...)")
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(graphdef: nnx.GraphDef, state: nnx.State, placed: Placed) -> Array:
+def _place(
+    graphdef: nnx.GraphDef,
+    state: nnx.State,
+    layout: Layout,
+    wave_bns: Float[Array, "B N S"],
+    n_samples_bn: Int[Array, "B N"],
+) -> Placed:
     model: AudioLM = nnx.merge(graphdef, state)
-    return model.decoder.logits(model.hidden(placed))
+    return model.place(layout, *model.hear(wave_bns, n_samples_bn))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _logits(graphdef: nnx.GraphDef, state: nnx.State, placed: Placed, edit: Edit | None) -> Array:
+    model: AudioLM = nnx.merge(graphdef, state)
+    return model.decoder.logits(model.hidden(placed, edit=edit))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _residuals(graphdef: nnx.GraphDef, state: nnx.State, placed: Placed, after_layers: tuple[int, ...]) -> Array:
+    seen: dict[int, Array] = {}
+
+    def read(layer: int, residual: Array) -> Array:
+        seen[layer] = residual[0]
+        return residual
+
+    model: AudioLM = nnx.merge(graphdef, state)
+    model.hidden(placed, edit=read)
+    return jnp.stack([seen[layer] for layer in after_layers])

@@ -41,6 +41,7 @@ class FakeModel:
     frame_s: float = 0.01
     offset_s: float = 0.0
     lexicon: dict[str, tuple[tuple[str, ...], ...]] | None = None
+    transcribes: bool = True
     calls: int = 0
     name = "fake"
     digest = "0" * 64

@@ -121,6 +121,12 @@ def test_what_cannot_be_aligned(clip, text, says, story):
         assert "\n" not in str(caught.value)
 
 
+def test_numbers_are_said_in_english_unless_another_language_is_named(story):
+    assert align(HISS, "no 5", model=story.model()).words[1].text == "5"
+    with pytest.raises(AlignmentError, match="cannot spell '5'"):
+        align(HISS, "no 5", model=story.model(), language="nl")
+
+
 def test_counts_and_missing_phones_are_usage_errors(story):
     with pytest.raises(UsageError, match="2 clips came with 1"):
         align_batch([HISS, HISS], ["one"], model=story.model())

@@ -72,6 +72,54 @@ def test_ctc_path_is_the_best_of_all_that_collapse_to_the_text(words, seed):
     assert sum(log_probs_tv[t, label] for t, label in enumerate(labels)) == pytest.approx(score, abs=1e-4)
 
 
+def reference_alignment(log_probs_tv: np.ndarray, labels: list[int], *, blank: int) -> list[int]:
+    """Label of every frame by the published algorithm (torchaudio's `forced_align`), written out step by step.
+
+    Over blank, label, blank … a path stays, goes one step, or jumps over a blank between two different labels; on ties
+    in this order, and at the end the last blank before the last label.
+    """
+    extended = [blank]
+    for label in labels:
+        extended += [label, blank]
+    last = len(extended) - 1
+    best = [[-np.inf] * len(extended) for _ in log_probs_tv]
+    moves = [[0] * len(extended) for _ in log_probs_tv]
+    best[0][0] = log_probs_tv[0][extended[0]]
+    best[0][1] = log_probs_tv[0][extended[1]]
+    for t in range(1, len(log_probs_tv)):
+        for s in range(len(extended)):
+            stay = best[t - 1][s]
+            step = best[t - 1][s - 1] if s >= 1 else -np.inf
+            may_jump = s >= 2 and extended[s] != blank and extended[s] != extended[s - 2]
+            jump = best[t - 1][s - 2] if may_jump else -np.inf
+            if stay >= step and stay >= jump:
+                chosen, moves[t][s] = stay, 0
+            elif step >= jump:
+                chosen, moves[t][s] = step, 1
+            else:
+                chosen, moves[t][s] = jump, 2
+            best[t][s] = log_probs_tv[t][extended[s]] + chosen
+    s = last if best[-1][last] >= best[-1][last - 1] else last - 1
+    path = []
+    for t in reversed(range(len(log_probs_tv))):
+        path.append(extended[s])
+        s -= moves[t][s]
+    return path[::-1]
+
+
+@pytest.mark.parametrize("words", [("ab",), ("aab", "b"), ("abba", "aa"), ("b", "bb", "ab"), ("a",)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_ctc_paths_are_those_of_the_published_algorithm(words, ties):
+    topology, labels = ctc(*words), [CTC[c] for c in "|".join(words)]
+    for seed in range(12):
+        n_frames = topology.fewest_frames() + 2 * seed
+        log_probs_tv = random_log_probs(seed, n_frames)
+        if ties:
+            log_probs_tv = np.random.default_rng(seed).integers(-3, 0, (n_frames, 4)).astype(np.float32)
+        [(path_t, _)] = search([log_probs_tv], [topology])
+        assert list(topology.label_s[path_t]) == reference_alignment(log_probs_tv, labels, blank=0)
+
+
 def topologies() -> list[Topology]:
     two_ways = (Pronunciation(("a", "b")), Pronunciation(("c",)))
     letters = (Pronunciation(("a", "b", "c"), skippable=True),)

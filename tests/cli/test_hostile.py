@@ -101,7 +101,7 @@ def test_any_bytes_for_a_recording(sgpa: Run, tmp_path: Path, content: bytes, he
     [
         ("", "empty"),
         (" \n\t", "empty"),
-        ("auto", "not offered"),
+        ("auto", "cannot tell which are said"),
         ("@", "cannot read the transcript"),
         ("@nothing.txt", "nothing.txt"),
     ],

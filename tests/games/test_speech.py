@@ -1,23 +1,23 @@
-"""The fused game of the shipped model against hearing every coalition on its own."""
+"""The fused games of the shipped models against hearing every coalition on its own."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import UsageError
 from sgpa_jax.games import speech_game
-from sgpa_jax.models import load_model
+from sgpa_jax.models import load_model, parse_mesh
+from sgpa_jax.models.hub import SHIPPED_MODELS
 from sgpa_jax.players import Player, Players, all_coalitions, ambient_noise
 
 RATE_HZ = 16000
 
 
-@pytest.fixture(scope="module")
-def model():
-    return load_model("pocket")
+@pytest.fixture(scope="module", params=SHIPPED_MODELS)
+def model(request):
+    return load_model(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def test_microbatches_and_devices_change_nothing(model, clip, players):
     masks = all_coalitions(len(players))
     one = speech_game(model, inputs, players, microbatch=8).values(masks)
     small = speech_game(model, inputs, players, microbatch=3).values(masks)
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    spread = speech_game(model, inputs, players, microbatch=8, mesh=mesh).values(masks)
+    spread_model = load_model(model.name, mesh=parse_mesh("data=4,model=2"))
+    spread = speech_game(spread_model, inputs, players, microbatch=8).values(masks)
     np.testing.assert_allclose(small, one, atol=1e-5)
     np.testing.assert_allclose(spread, one, atol=1e-5)
 
@@ -104,7 +104,8 @@ def test_inputs_are_float32_of_any_rate(model, clip):
     """A clip of another rate is resampled once, and its players keep their times."""
     other = clip.at_rate(24000)
     inputs = model.prepare(other, "what colour ?", response="red")
-    assert inputs.clip.rate_hz == RATE_HZ and inputs.clip.wave_s.dtype == np.float32
+    (heard,) = inputs.clips
+    assert heard.rate_hz == RATE_HZ and heard.wave_s.dtype == np.float32
     whole = Players((Player("all", "word", 0.1, 0.4),), len(other.wave_s), other.rate_hz)
     values = speech_game(model, inputs, whole, microbatch=2).values(np.array([[True], [False]]))
     assert values.shape == (2, 2) and jnp.isfinite(values).all()

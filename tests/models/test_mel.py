@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from transformers import WhisperFeatureExtractor
 
-from sgpa_jax.models.config import MelConfig
-from sgpa_jax.models.mel import log_mel
+from sgpa_jax.models.mel import WhisperMelConfig, log_mel
 
-CONFIGS = [MelConfig(), MelConfig(n_mels=80, n_fft=512, hop_samples=320)]
+CONFIGS = [WhisperMelConfig(), WhisperMelConfig(n_mels=80, n_fft=512, hop_samples=320)]
 
 
 @pytest.mark.parametrize("config", CONFIGS)

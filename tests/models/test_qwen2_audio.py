@@ -1,6 +1,7 @@
 """The networks against transformers' own Qwen2-Audio on random weights: layers, whole, padding, generation."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,12 @@ from safetensors.numpy import save_file
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from sgpa_jax.errors import CheckpointError
-from sgpa_jax.models.audio_lm import causal_mask
-from sgpa_jax.models.config import AudioLMConfig
-from sgpa_jax.models.generate import generate_greedily
-from sgpa_jax.models.load import _fill
-from sgpa_jax.models.whisper_encoder import n_audio_tokens
+from sgpa_jax.models.audio_lm import Layout, layout_of_ids
+from sgpa_jax.models.families import FAMILIES, family_of
+from sgpa_jax.models.fill import fill
+from sgpa_jax.models.generate import generate_text
+from sgpa_jax.models.order import causal_order
+from sgpa_jax.models.sampling import Sampling
 
 AUDIO_ID, N_FRAMES, N_VALID = 89, 96, 71
 
@@ -50,8 +52,35 @@ def reference(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(reference):
-    config = AudioLMConfig.from_hf(sgpa_checkpoints.read_json(reference[1] / "config.json"))
-    return nnx.merge(*_fill(config, reference[1]))
+    return nnx.merge(*_filled(reference[1]))
+
+
+def _config(raw):
+    return FAMILIES["qwen2_audio"].read_config(raw, None)
+
+
+def _filled(folder):
+    family = FAMILIES["qwen2_audio"]
+    config = _config(sgpa_checkpoints.read_json(folder / "config.json"))
+    return fill(lambda: family.build(config), folder, family.rules, normalise=family.normalise, dtype="float32")
+
+
+def _place(model, ids, exists, mel, n_frames):
+    """Rows of one clip each, whose placeholders are in the ids."""
+    rows = [layout_of_ids(row, row == AUDIO_ID) for row in np.asarray(ids)]
+    layout = Layout(*(np.concatenate(column) for column in zip(*(row[:3] for row in rows), strict=True)), exists)
+    n_frames = jnp.asarray(n_frames)
+    audio = model.encode(jnp.asarray(mel), n_frames)
+    return model.place(layout, audio[:, None], model.config.encoder.n_tokens(n_frames)[:, None])
+
+
+def _logits(model, *inputs):
+    return model.decoder.logits(model.hidden(_place(model, *inputs)))
+
+
+def n_audio_tokens(n_frames):
+    """Upstream's two halvings, written out."""
+    return ((n_frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +108,31 @@ def _run_reference(model, prompt, **options):
 def test_logits_and_every_layer_equal_the_reference(reference, ours, prompt):
     mel, ids, _ = prompt
     expected = _run_reference(reference[0], prompt, output_hidden_states=True)
-    exists, n_frames = jnp.ones(ids.shape, bool), jnp.array([N_VALID])
-    audio = ours.encode(jnp.asarray(mel), n_frames)
-    placed = ours.place(jnp.asarray(ids), exists, audio, n_audio_tokens(n_frames))
-    x = placed.x
-    np.testing.assert_allclose(x, expected.hidden_states[0].numpy(), atol=2e-5)
-    for i, layer in enumerate(ours.decoder.layers[:-1]):
-        x, _, _ = layer(x, placed.positions_bt, causal_mask(exists))
-        np.testing.assert_allclose(x, expected.hidden_states[i + 1].numpy(), atol=5e-5)
-    logits = ours(jnp.asarray(ids), exists, jnp.asarray(mel), n_frames)
+    placed = _place(ours, ids, np.ones(ids.shape, bool), mel, [N_VALID])
+    np.testing.assert_allclose(placed.x, expected.hidden_states[0].numpy(), atol=2e-5)
+    seen = {}
+
+    def read(layer, residual):
+        seen[layer] = residual
+        return residual
+
+    logits = ours.decoder.logits(ours.hidden(placed, edit=read))
+    for layer in range(len(seen) - 1):  # upstream's last hidden state is normed, ours is the residual stream
+        np.testing.assert_allclose(seen[layer], expected.hidden_states[layer + 1].numpy(), atol=5e-5)
     np.testing.assert_allclose(logits, expected.logits.numpy(), atol=1e-4)
+
+
+def test_an_edit_replaces_the_residual_stream(ours, prompt):
+    """What is put after layer 0 is what the layers behind it would have made of it."""
+    mel, ids, _ = prompt
+    placed = _place(ours, ids, np.ones(ids.shape, bool), mel, [N_VALID])
+    other = jnp.asarray(np.random.default_rng(5).normal(size=placed.x.shape), jnp.float32)
+    order = causal_order(placed.exists_bt)
+    x = other
+    for layer in ours.decoder.layers[1:]:
+        x, _, _ = layer(x, order.positions_bt, order.mask_btu)
+    found = ours.hidden(placed, edit=lambda layer, residual: other if layer == 0 else residual)
+    np.testing.assert_allclose(found, ours.decoder.norm(x), atol=1e-5)
 
 
 def test_padding_changes_nothing(reference, ours, prompt):
@@ -100,10 +144,9 @@ def test_padding_changes_nothing(reference, ours, prompt):
     n_audio = n_audio_tokens(N_VALID)
     spare = np.insert(ids, [5 + n_audio] * 3, AUDIO_ID, axis=1)
     spare = np.pad(spare, ((0, 0), (0, 6)))
-    exists = jnp.arange(spare.shape[1])[None] < spare.shape[1] - 6
-    logits = ours(jnp.asarray(spare), exists, jnp.asarray(mel[:, :bucket]), jnp.array([N_VALID]))
-    kept = np.r_[0 : 5 + n_audio, 5 + n_audio + 3 : spare.shape[1] - 6]
-    np.testing.assert_allclose(np.asarray(logits)[:, kept], expected, atol=1e-4)
+    exists = np.arange(spare.shape[1])[None] < spare.shape[1] - 6
+    logits = _logits(ours, spare, exists, mel[:, :bucket], [N_VALID])
+    np.testing.assert_allclose(np.asarray(logits)[:, : ids.shape[1]], expected, atol=1e-4)
 
 
 def test_a_clip_as_long_as_the_window_ends_as_in_the_reference(reference, ours):
@@ -115,7 +158,7 @@ def test_a_clip_as_long_as_the_window_ends_as_in_the_reference(reference, ours):
     )
     whole = (mel[:, :N_FRAMES], ids, np.ones((1, N_FRAMES), bool))
     expected = _run_reference(reference[0], whole).logits.numpy()
-    logits = ours(jnp.asarray(ids), jnp.ones(ids.shape, bool), jnp.asarray(mel), jnp.array([N_FRAMES]))
+    logits = _logits(ours, ids, np.ones(ids.shape, bool), mel, [N_FRAMES])
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
@@ -136,12 +179,54 @@ def test_greedy_generation_equals_the_reference(reference, ours, prompt):
         .numpy()
     )
     padded = np.pad(ids, ((0, 0), (0, 5)))
-    exists = jnp.arange(padded.shape[1])[None] < ids.shape[1]
-    n_frames = jnp.array([N_VALID])
-    audio = ours.encode(jnp.asarray(mel), n_frames)
-    placed = ours.place(jnp.asarray(padded), exists, audio, n_audio_tokens(n_frames))
-    ids_new = generate_greedily(*nnx.split(ours.decoder), placed, jnp.asarray(8), room=12, end_id=-1)
+    placed = _place(ours, padded, np.arange(padded.shape[1])[None] < ids.shape[1], mel, [N_VALID])
+    ids_new = generate_text(*nnx.split(ours.decoder), placed, jnp.asarray(8), room=12, end_ids=())
     assert np.asarray(ids_new)[0].tolist() == [*expected.tolist(), -1, -1, -1, -1]
+
+
+def test_a_row_ends_at_any_end_mark_and_the_others_go_on(ours, prompt):
+    """Rows of different lengths in one batch answer as alone; a row holds its first end mark from its end on."""
+    mel, ids, _ = prompt
+    shorter = np.concatenate([ids[:, :5], ids[:, 8:]], axis=1)
+    alone = [
+        np.asarray(_text(ours, _place(ours, row, np.ones(row.shape, bool), mel, [frames]), end_ids=()))[0]
+        for row, frames in ((ids, N_VALID), (shorter, N_VALID - 12))
+    ]
+    both = np.concatenate([ids, np.pad(shorter, ((0, 0), (0, 3)))])
+    exists = np.arange(ids.shape[1])[None, :] < np.array([[ids.shape[1]], [shorter.shape[1]]])
+    placed = _place(ours, both, exists, np.repeat(mel, 2, axis=0), [N_VALID, N_VALID - 12])
+    np.testing.assert_array_equal(_text(ours, placed, end_ids=()), alone)
+    ended = np.asarray(_text(ours, placed, end_ids=(-7, int(alone[0][3]))))
+    stop = alone[0].tolist().index(alone[0][3])
+    assert ended[0].tolist() == [*alone[0][:stop].tolist(), *[-7] * (8 - stop)]
+    other = alone[1].tolist()
+    stop = other.index(alone[0][3]) if alone[0][3] in other else 8
+    assert ended[1].tolist() == [*other[:stop], *[-7] * (8 - stop)]
+
+
+def test_draws_follow_the_distribution_and_their_key(ours, prompt):
+    mel, ids, _ = prompt
+    rows = 400
+    placed = _place(ours, ids, np.ones(ids.shape, bool), mel, [N_VALID])
+    many = jax.tree.map(lambda leaf: jnp.repeat(leaf, rows, axis=0), placed)
+    sampling, key = Sampling(temperature=0.7, top_k=3), jax.random.key(3)
+    drawn = np.asarray(_text(ours, many, n_new=1, sampling=sampling, key=key))[:, 0]
+    logits = np.asarray(ours.decoder.logits(ours.hidden(placed)))[0, -1]
+    best = np.argsort(logits)[-3:]
+    expected = np.exp(logits[best] / 0.7) / np.exp(logits[best] / 0.7).sum()
+    shares = np.array([(drawn == token).mean() for token in best])
+    assert shares.sum() == 1.0
+    np.testing.assert_allclose(shares, expected, atol=4 * np.sqrt(0.25 / rows))
+    few = jax.tree.map(lambda leaf: leaf[:5], many)
+    np.testing.assert_array_equal(_text(ours, few, n_new=1, sampling=sampling, key=key)[:, 0], drawn[:5])
+    greedy = _text(ours, few, n_new=1, sampling=Sampling(top_k=1), key=key)[:, 0]
+    np.testing.assert_array_equal(greedy, np.repeat(best[-1], 5))
+
+
+def _text(model, placed, *, n_new=8, end_ids=(), sampling=None, key=None):
+    return generate_text(
+        *nnx.split(model.decoder), placed, jnp.asarray(n_new), room=8, end_ids=end_ids, sampling=sampling, key=key
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
@@ -153,17 +238,15 @@ def test_every_hub_layout_is_read(reference, prefix, tmp_path):
         tensors = {name: value.numpy().copy() for name, value in model.state_dict().items()}
         assert any(name.startswith("model.audio_tower") for name in tensors)
     save_file(tensors, tmp_path / "model.safetensors")
-    config = AudioLMConfig.from_hf(sgpa_checkpoints.read_json(folder / "config.json"))
-    expected, found = _fill(config, folder)[1], _fill(config, tmp_path)[1]
+    shutil.copy(folder / "config.json", tmp_path)
+    expected, found = _filled(folder)[1], _filled(tmp_path)[1]
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), expected, found))
 
 
 def test_export_is_the_inverse_of_convert(reference):
     _, folder = reference
-    config = AudioLMConfig.from_hf(sgpa_checkpoints.read_json(folder / "config.json"))
     flat = {
-        ".".join(map(str, path)): np.asarray(leaf.get_value())
-        for path, leaf in nnx.to_flat_state(_fill(config, folder)[1])
+        ".".join(map(str, path)): np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(_filled(folder)[1])
     }
     exported = sgpa_checkpoints.export(flat, sgpa_checkpoints.QWEN2_AUDIO)
     original = {
@@ -180,12 +263,12 @@ def test_every_misfit_is_told_in_one_error(reference, tmp_path):
     del tensors["multi_modal_projector.linear.bias"]
     tensors["audio_tower.conv1.bias"] = np.zeros(7, np.float32)
     save_file(tensors, tmp_path / "model.safetensors")
-    config = AudioLMConfig.from_hf(sgpa_checkpoints.read_json(folder / "config.json"))
+    shutil.copy(folder / "config.json", tmp_path)
     with pytest.raises(sgpa_checkpoints.FormatError) as caught:
-        _fill(config, tmp_path)
+        _filled(tmp_path)
     message = str(caught.value)
     assert "audio_tower.extra.weight: no rule maps it" in message
-    assert "projector.bias: no tensor fills it" in message
+    assert "projector.first.bias: no tensor fills it" in message
     assert "audio_tower.conv1.bias: its shape becomes (7,)" in message
 
 
@@ -193,15 +276,15 @@ def test_settings_that_change_the_mathematics_are_refused(reference):
     raw = sgpa_checkpoints.read_json(reference[1] / "config.json")
     raw["text_config"]["rope_parameters"] = {"rope_type": "yarn", "rope_theta": 1e4}
     with pytest.raises(CheckpointError, match="yarn"):
-        AudioLMConfig.from_hf(raw)
+        _config(raw)
     with pytest.raises(CheckpointError, match="llama"):
-        AudioLMConfig.from_hf({"model_type": "llama"})
+        family_of({"model_type": "llama"})
 
 
 def test_hub_config_of_the_seven_billion_model_fills_defaults():
     """The hub's `text_config` leaves most keys out; transformers' defaults are what it means."""
     text = {"model_type": "qwen2", "intermediate_size": 11008, "rope_theta": 10000, "vocab_size": 156032}
-    ours = AudioLMConfig.from_hf({"model_type": "qwen2_audio", "audio_config": {}, "text_config": text}).decoder
+    ours = _config({"model_type": "qwen2_audio", "audio_config": {}, "text_config": text}).decoder
     theirs = transformers.Qwen2Config(**text)
     assert dataclasses.asdict(ours) == {
         "vocab_size": theirs.vocab_size,
@@ -214,4 +297,5 @@ def test_hub_config_of_the_seven_billion_model_fills_defaults():
         "rope_theta": 10000.0,
         "norm_eps": theirs.rms_norm_eps,
         "tied_head": theirs.tie_word_embeddings,
+        "qkv_bias": True,
     }
