@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint wheel clean train-pocket train-aligner
+.PHONY: demo test lint wheel clean train-pocket train-pocket-lfm2 train-aligner
 WORK ?= $(CURDIR)/training
 
 demo: .venv/demo.stamp
@@ -20,13 +20,20 @@ wheel: .venv/made.stamp
 	rm -rf dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
-# Both resume where they were stopped, and both want the synthesisers: see docs/architecture.md.
-train-pocket: .venv/train.stamp
-	cd checkpoints && ../$(BIN)/python -m train.commands --out $(WORK)/pocket --utterances 24000
-	cd checkpoints && ../$(BIN)/python -m train.commands --out $(WORK)/pocket --utterances 700 --split test
+# All resume where they were stopped, and want the synthesisers: see docs/architecture.md.
+train-pocket: $(WORK)/pocket/test.npz
 	cd checkpoints && ../$(BIN)/python -m train.pocket --work $(WORK)/pocket
 	cd checkpoints && ../$(BIN)/python -m train.pocket --work $(WORK)/pocket --export sgpa_checkpoints/pocket
 	cd checkpoints && ../$(BIN)/python -m train.manifest
+
+train-pocket-lfm2: $(WORK)/pocket/test.npz
+	cd checkpoints && ../$(BIN)/python -m train.pocket --work $(WORK)/pocket --model pocket-lfm2 --steps 9000
+	cd checkpoints && ../$(BIN)/python -m train.pocket --work $(WORK)/pocket --model pocket-lfm2 --steps 9000 --export sgpa_checkpoints/pocket_lfm2
+	cd checkpoints && ../$(BIN)/python -m train.manifest
+
+$(WORK)/pocket/test.npz: | .venv/train.stamp
+	cd checkpoints && ../$(BIN)/python -m train.commands --out $(WORK)/pocket --utterances 24000
+	cd checkpoints && ../$(BIN)/python -m train.commands --out $(WORK)/pocket --utterances 700 --split test
 
 train-aligner: .venv/train.stamp
 	cd checkpoints && ../$(BIN)/python -m train.aligner --work $(WORK)/aligner

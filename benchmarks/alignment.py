@@ -81,7 +81,7 @@ class HeardOnce:
 
     def __init__(self, model: AcousticModel) -> None:
         self.name, self.digest = model.name, model.digest
-        self.rate_hz, self.lexicon = model.rate_hz, model.lexicon
+        self.rate_hz, self.lexicon, self.transcribes = model.rate_hz, model.lexicon, model.transcribes
         self._model = model
         self._heard: dict[str, dict[str, Emissions]] = {}
 
@@ -102,7 +102,7 @@ def main() -> None:
     n = min(arguments.n, 10) if arguments.quick else arguments.n
     aligner = load_aligner(arguments.aligner)
     found: dict[tuple[str, str], Errors] = defaultdict(Errors)
-    for condition, utterance in _utterances(Sentences(aligner.lexicon), _FIRST_SEED + arguments.seed, n):
+    for condition, utterance in _utterances(Sentences(aligner.lexicon or {}), _FIRST_SEED + arguments.seed, n):
         clip = Clip(utterance.wave_s, RATE_HZ)
         true_w2 = np.array([(word.start_s, word.end_s) for word in utterance.words])
         for method, words_w2 in _estimates(clip, utterance, HeardOnce(aligner)).items():

@@ -62,7 +62,7 @@ def main() -> None:
     arguments = options.parse_args()
     wanted = min(arguments.n, 4) if arguments.quick else arguments.n
     model, aligner = load_model(arguments.model), load_aligner("pocket")
-    sentences = Sentences(aligner.lexicon)
+    sentences = Sentences(aligner.lexicon or {})
     tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
     failed, number = 0, 0
     done: dict[str, int] = defaultdict(int)

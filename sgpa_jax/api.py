@@ -18,7 +18,7 @@ from sgpa_jax.errors import UsageError
 from sgpa_jax.estimators import choose_estimator, estimate
 from sgpa_jax.explain import ClipInfo, Explanation, Transcript
 from sgpa_jax.games import check_names, speech_game
-from sgpa_jax.models import Model, load_aligner, load_model, parse_mesh
+from sgpa_jax.models import Model, load_aligner, load_model, parse_mesh, with_response
 from sgpa_jax.players import word_players
 from sgpa_jax.versions import versions
 
@@ -98,15 +98,17 @@ def explain(
     estimator = choose_estimator(estimator, len(players), budget)
     clock.tick("align")
     in_domain = model.in_domain(clip, prompt)
+    inputs = model.prepare(clip, prompt, system=system, response=response)
     answer = response
     if answer is None:
-        answer = model.generate(model.prepare(clip, prompt, system=system), max_new_tokens=max_new_tokens).text
-        if not answer:
+        said = model.generate(inputs, max_new_tokens=max_new_tokens)
+        if not said.ids:
             raise UsageError(
                 f"the model {model.name} answers nothing to this recording and question; ask another question, or give "
                 "the response to explain"
             )
-    inputs = model.prepare(clip, prompt, system=system, response=answer)
+        # The very tokens that it said: text read again may be cut into others.
+        inputs, answer = with_response(inputs, said.ids), said.text
     clock.tick("respond")
     microbatch = round_up(MICROBATCH, 1 if model.mesh is None else model.mesh.shape["data"])
     game = speech_game(model, inputs, players, absence=absence, value=value, microbatch=microbatch, progress=progress)

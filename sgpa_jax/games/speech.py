@@ -122,15 +122,14 @@ def _scene(model: Model, inputs: ModelInputs, players: Players) -> Scene:
     owner_s = Players(players.players, len(clip.wave_s), clip.rate_hz).owner_s()
     response = inputs.ids_t[inputs.response_start :]
     spare = round_up(len(response), _RESPONSE_STEP) - len(response)
-    scene = Scene(
-        np.pad(clip.wave_s, (0, room)),
-        np.pad(owner_s, (0, room), constant_values=PADDING),
-        np.pad(ambient_noise(clip), (0, room)),
-        layout_row(inputs, round_up(len(inputs.ids_t), TOKEN_STEP)),
-        np.pad(response, (0, spare)),
-        np.int32(len(response)),
+    return Scene(
+        jnp.asarray(np.pad(clip.wave_s, (0, room))),
+        jnp.asarray(np.pad(owner_s, (0, room), constant_values=PADDING)),
+        jnp.asarray(np.pad(ambient_noise(clip), (0, room))),
+        jax.tree.map(jnp.asarray, layout_row(inputs, round_up(len(inputs.ids_t), TOKEN_STEP))),
+        jnp.asarray(np.pad(response, (0, spare))),
+        jnp.asarray(len(response), jnp.int32),
     )
-    return jax.tree.map(jnp.asarray, scene)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("absence", "minimum_samples"))

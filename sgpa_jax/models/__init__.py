@@ -6,7 +6,7 @@ from sgpa_jax.models.convert import convert_model
 from sgpa_jax.models.emissions import Emissions
 from sgpa_jax.models.load import load_model
 from sgpa_jax.models.load_aligner import load_aligner
-from sgpa_jax.models.model import Model, ModelInputs, Response, World, layout_row
+from sgpa_jax.models.model import Model, ModelInputs, Response, World, layout_row, with_response
 from sgpa_jax.models.sampling import Sampling
 from sgpa_jax.models.sharding import parse_mesh
 from sgpa_jax.models.speech import Speech
@@ -34,4 +34,5 @@ __all__ = [
     "parse_mesh",
     "survey_model",
     "verify_model",
+    "with_response",
 ]

@@ -8,7 +8,7 @@ gives the numbers of a prompt of exactly that length. So clips of different leng
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,21 +46,21 @@ class AudioLMConfig:
 
 
 class Layout(NamedTuple):
-    """Where text and audio stand in rows of T tokens.
+    """Where text and audio stand in rows of T tokens: numpy arrays on the host, traced ones inside of a jit.
 
     Attributes:
-        ids_bt: token ids; anything valid where audio stands.
-        clip_bt: the clip whose audio stands here, `NO_CLIP` for text.
-        place_bt: which of that clip's positions this is.
-        exists_bt: false behind a row's end.
-        codes_btk: codes of audio that the model spoke before, -1 in rows of other tokens; None without any.
+        ids_bt: int[B, T], token ids; anything valid where audio stands.
+        clip_bt: int[B, T], the clip whose audio stands here, `NO_CLIP` for text.
+        place_bt: int[B, T], which of that clip's positions this is.
+        exists_bt: bool[B, T], false behind a row's end.
+        codes_btk: int[B, T, K], codes of audio that the model spoke before, -1 for other tokens; None without any.
     """
 
-    ids_bt: Int[Array, "B T"]
-    clip_bt: Int[Array, "B T"]
-    place_bt: Int[Array, "B T"]
-    exists_bt: Bool[Array, "B T"]
-    codes_btk: Int[Array, "B T K"] | None = None
+    ids_bt: Any
+    clip_bt: Any
+    place_bt: Any
+    exists_bt: Any
+    codes_btk: Any = None
 
 
 class Placed(NamedTuple):
@@ -134,4 +134,4 @@ def layout_of_ids(ids_t: Int[np.ndarray, " T"], is_audio_t: Bool[np.ndarray, " T
     clip = np.where(is_audio_t, np.cumsum(starts) - 1, NO_CLIP).astype(np.int32)
     first = np.maximum.accumulate(np.where(starts, np.arange(len(ids_t)), 0))
     place = np.where(is_audio_t, np.arange(len(ids_t)) - first, 0).astype(np.int32)
-    return Layout(*(row[None] for row in (ids_t, clip, place, np.ones(len(ids_t), bool))))  # pyright: ignore
+    return Layout(*(row[None] for row in (ids_t, clip, place, np.ones(len(ids_t), bool))))

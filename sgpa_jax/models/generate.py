@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sgpa_jax.models.audio_lm import Placed
 from sgpa_jax.models.order import causal_order
-from sgpa_jax.models.sampling import Sampling, choose
+from sgpa_jax.models.sampling import Sampling, choose, row_keys
 
 
 class _Written(NamedTuple):
@@ -47,7 +47,7 @@ def generate_text(
     end_id = end_ids[0] if end_ids else -1
 
     def following(hidden_b1d: Float[Array, "B 1 D"], place: Int[Array, ""]) -> Int[Array, " B"]:
-        keys = None if key is None else _row_keys(key, size, place)
+        keys = None if key is None else row_keys(key, size, place)
         chosen = choose(decoder.logits(hidden_b1d)[:, 0], sampling, keys)
         return jnp.where(_is_in(chosen, end_ids), end_id, chosen)
 
@@ -67,10 +67,6 @@ def generate_text(
     first = following(jnp.take_along_axis(hidden, last[:, None, None], axis=1), jnp.zeros((), jnp.int32))
     empty = jnp.full((size, room), end_id, jnp.int32)
     return jax.lax.while_loop(is_unfinished, step, _Written(jnp.zeros((), jnp.int32), first, empty, cache)).ids_bn
-
-
-def _row_keys(key: PRNGKeyArray, n_rows: int, place: Int[Array, ""]) -> PRNGKeyArray:
-    return jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), place))(jnp.arange(n_rows))
 
 
 def _is_in(ids_b: Int[Array, " B"], members: tuple[int, ...]) -> Bool[Array, " B"]:

@@ -362,7 +362,7 @@ def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
     """Lay out one row in a bucket of `n_tokens` positions, as numpy arrays."""
     room = n_tokens - len(inputs.ids_t)
     ids, clip, place = (np.pad(row, (0, room))[None] for row in (inputs.ids_t, inputs.clip_t, inputs.place_t))
-    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))  # pyright: ignore[reportArgumentType]
+    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))
 
 
 def _check_key(key: PRNGKeyArray | None, *samplings: Sampling | None) -> None:

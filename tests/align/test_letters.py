@@ -117,7 +117,7 @@ def test_words_of_another_script_are_aligned(spoken):
     said = [0, 2, 2, 0, 3, 1, 1, 4, 0, 0]
 
     class Model:
-        name, digest, rate_hz, lexicon = "russian", "0", 16000, None
+        name, digest, rate_hz, lexicon, transcribes = "russian", "0", 16000, None, True
 
         def emissions(self, clips):
             probability_tv = np.full((len(said), len(labels)), 0.1 / len(labels), np.float32)

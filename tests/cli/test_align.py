@@ -33,7 +33,8 @@ ALIGNMENT = sgpa_jax.Alignment(
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     def align(clip: object, transcript: str, **options: object) -> sgpa_jax.Alignment:
-        assert (transcript, options) == ("lamp red", {"aligner": "pocket", "rules": "sgpa", "unspellable": "error"})
+        defaults = {"aligner": "pocket", "rules": "sgpa", "unspellable": "error", "language": None}
+        assert (transcript, options) == ("lamp red", defaults)
         return ALIGNMENT
 
     monkeypatch.setattr(sgpa_jax, "align", align)

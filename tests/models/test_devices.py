@@ -78,6 +78,7 @@ def _both(tiny_folder, name, mesh):
     alone, spread = (
         load_model(tiny_folder(name), dtype="float32", mesh=devices) for devices in (None, parse_mesh(mesh))
     )
+    assert spread.mesh is not None
     _check_cut(spread.state, name, spread.mesh.shape["model"])
     return alone, spread
 

@@ -68,7 +68,8 @@ def _filled(folder):
 def _place(model, ids, exists, mel, n_frames):
     """Rows of one clip each, whose placeholders are in the ids."""
     rows = [layout_of_ids(row, row == AUDIO_ID) for row in np.asarray(ids)]
-    layout = Layout(*(np.concatenate(column) for column in zip(*(row[:3] for row in rows), strict=True)), exists)
+    ids, clips, places = (np.concatenate(column) for column in zip(*(row[:3] for row in rows), strict=True))
+    layout = Layout(ids, clips, places, exists)
     n_frames = jnp.asarray(n_frames)
     audio = model.encode(jnp.asarray(mel), n_frames)
     return model.place(layout, audio[:, None], model.config.encoder.n_tokens(n_frames)[:, None])

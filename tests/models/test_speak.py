@@ -11,6 +11,7 @@ from sgpa_jax.audio import Clip
 from sgpa_jax.errors import CheckpointError, UsageError
 from sgpa_jax.models import Model, Sampling, Speech, load_model
 from sgpa_jax.models.audio_out import END_OF_AUDIO, AudioOutConfig
+from sgpa_jax.models.chat import LFM2AudioChat
 from sgpa_jax.models.model import with_response
 
 N_NEW = 24
@@ -21,6 +22,7 @@ def model(tiny_folder) -> Model:
     """A model that turns to audio and back: the marks for that are louder, the end mark is silent."""
     loaded = load_model(tiny_folder("lfm2_audio"), dtype="float32")
     network = nnx.clone(nnx.merge(loaded.graphdef, loaded.state))
+    assert isinstance(loaded.chat, LFM2AudioChat)
     marks = np.array([loaded.chat.audio_start_id, loaded.chat.text_end_id, loaded.chat.end_ids[0]])
     text, codes = network.decoder.embedding.table, network.audio_out.codebooks[0].embedding.table
     text.set_value(text[...].at[marks].multiply(np.array([[2.5], [1.2], [0.0]], np.float32)))
