@@ -25,8 +25,8 @@ from sgpa_jax.versions import versions
 MICROBATCH = 16
 """Coalitions evaluated at once: the fastest of 1 to 128 for *pocket* on CPUs, where larger batches leave the cache."""
 
-AUTO = "auto"
-"""The transcript that stands for what the aligner hears."""
+HEARD = {"auto": "heard by the aligner", "auto:model": "heard by the model"}
+"""Transcripts that stand for what is heard, and by whom."""
 
 
 def explain(
@@ -58,7 +58,8 @@ def explain(
     Args:
         clip: a recording, or the path of one.
         prompt: the question put to the model beside the audio; empty asks the model's usual question, if it has one.
-        transcript: what is said; its words are aligned and become the players. `auto` takes what the aligner hears.
+        transcript: what is said; its words are aligned and become the players. `auto` takes what the aligner
+            hears, `auto:model` what the model writes when it is asked to transcribe.
         alignment: words with their times, instead of a transcript.
         model: an audio language model, a shipped name, a folder or a hub id.
         aligner: an acoustic model, a shipped name, a folder or a hub id; unused when an alignment is given.
@@ -92,7 +93,9 @@ def explain(
     prompt = _prompt(model, prompt)
     model.prepare(clip, prompt, system=system, response=response)  # refuses what the model cannot hear or say
     clock.tick("load")
-    source = "aligned file" if transcript is None else "heard by the aligner" if transcript == AUTO else "given"
+    source = "aligned file" if transcript is None else HEARD.get(transcript, "given")
+    if transcript == "auto:model":
+        transcript = model.transcribe(clip, max_new_tokens=max_new_tokens)
     alignment = _alignment(clip, transcript, alignment, aligner, rules, unspellable, language)
     players = word_players(alignment, clip)
     estimator = choose_estimator(estimator, len(players), budget)
@@ -183,6 +186,8 @@ def plan(
     clip = read_clip(clip)
     model = _model(model, revision, dtype, mesh)
     model.prepare(clip, _prompt(model, prompt), system=system, response=response)
+    if transcript == "auto:model":
+        raise UsageError("the words of auto:model come from running the model, which a plan does not; give the words")
     players = word_players(_alignment(clip, transcript, alignment, aligner, rules, unspellable, language), clip)
     estimator = choose_estimator(estimator, len(players), budget)
     coalitions = min(budget, 2 ** len(players))
@@ -247,9 +252,9 @@ def _alignment(
     if alignment is not None:
         return alignment
     model = load_aligner(aligner) if isinstance(aligner, str | Path) else aligner
-    words = transcribe(clip, model=model) if transcript == AUTO else transcript or ""
+    words = transcribe(clip, model=model) if transcript == "auto" else transcript or ""
     found = align_clip(clip, words, model=model, rules=rules, unspellable=unspellable, language=language)
-    if transcript != AUTO:
+    if transcript != "auto":
         return found
     return replace(found, notes=(f"the transcript was not given: the aligner heard {words!r}", *found.notes))
 

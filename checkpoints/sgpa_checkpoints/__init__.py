@@ -2,7 +2,15 @@
 
 from sgpa_checkpoints.audio_flamingo3 import AUDIO_FLAMINGO3
 from sgpa_checkpoints.fastconformer import FASTCONFORMER
-from sgpa_checkpoints.folder import INDEX, check_shards, read_headers, read_json, read_tensors, shard_names
+from sgpa_checkpoints.folder import (
+    INDEX,
+    check_shards,
+    read_headers,
+    read_json,
+    read_optional_json,
+    read_tensors,
+    shard_names,
+)
 from sgpa_checkpoints.headers import FormatError, TensorHeader, read_header
 from sgpa_checkpoints.lfm2_audio import LFM2_AUDIO
 from sgpa_checkpoints.qwen2_audio import QWEN2_AUDIO, normal_qwen2_audio_name
@@ -46,6 +54,7 @@ __all__ = [
     "read_header",
     "read_headers",
     "read_json",
+    "read_optional_json",
     "read_tensors",
     "shard_names",
     "shipped_folder",

@@ -30,6 +30,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_optional_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object, None where there is no such file.
+
+    Raises:
+        FormatError: the file is not a JSON object.
+    """
+    return read_json(path) if path.is_file() else None
+
+
 def read_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yield every (name, array) of `model.safetensors`, or of the shards that its index lists.
 

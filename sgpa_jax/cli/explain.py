@@ -8,7 +8,7 @@ import typer
 
 import sgpa_jax
 from sgpa_jax.cli.inputs import read_transcript, shipped_demo
-from sgpa_jax.cli.options import Aligner, Channel, Language, Rules, Transcript, Unspellable
+from sgpa_jax.cli.options import TRANSCRIPT_HELP, Aligner, Channel, Language, Rules, Unspellable
 from sgpa_jax.cli.outputs import check_folder, show, show_plan, write_files
 from sgpa_jax.cli.progress import progress_bar
 from sgpa_jax.errors import UsageError
@@ -17,7 +17,10 @@ from sgpa_jax.errors import UsageError
 def explain(
     audio: Annotated[Path | None, typer.Argument(metavar="AUDIO", help="Recording: WAV, FLAC, MP3 or Ogg.")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Explain the clip that ships, with its own question.")] = False,
-    transcript: Transcript = None,
+    transcript: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT|@FILE|auto", help=f"{TRANSCRIPT_HELP} (auto:model: what the model does)"),
+    ] = None,
     alignment: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Words with times: TextGrid, whisperX or MFA JSON, CSV.")
     ] = None,

@@ -36,7 +36,8 @@ class Transcript:
 
     Attributes:
         text: the words.
-        source: "given" by the caller, "aligned file" when they came with their times, or "heard by the aligner".
+        source: "given" by the caller, "aligned file" when they came with their times, "heard by the
+            aligner" or "heard by the model".
     """
 
     text: str

@@ -4,9 +4,10 @@ from sgpa_jax.models.audio_lm import AudioLM, Layout, Placed
 from sgpa_jax.models.comparison import Stage
 from sgpa_jax.models.convert import convert_model
 from sgpa_jax.models.emissions import Emissions
+from sgpa_jax.models.inputs import ModelInputs, layout_row, with_response
 from sgpa_jax.models.load import load_model
 from sgpa_jax.models.load_aligner import load_aligner
-from sgpa_jax.models.model import Model, ModelInputs, Response, World, layout_row, with_response
+from sgpa_jax.models.model import Model, Response, World
 from sgpa_jax.models.sampling import Sampling
 from sgpa_jax.models.sharding import parse_mesh
 from sgpa_jax.models.speech import Speech

@@ -53,14 +53,12 @@ class Layout(NamedTuple):
         clip_bt: int[B, T], the clip whose audio stands here, `NO_CLIP` for text.
         place_bt: int[B, T], which of that clip's positions this is.
         exists_bt: bool[B, T], false behind a row's end.
-        codes_btk: int[B, T, K], codes of audio that the model spoke before, -1 for other tokens; None without any.
     """
 
     ids_bt: Any
     clip_bt: Any
     place_bt: Any
     exists_bt: Any
-    codes_btk: Any = None
 
 
 class Placed(NamedTuple):
@@ -112,10 +110,6 @@ class AudioLM(nnx.Module):
         audio = audio_bnad.reshape(audio_bnad.shape[0], -1, audio_bnad.shape[3])
         audio = jnp.take_along_axis(audio, source[:, :, None], axis=1)
         x = jnp.where(is_audio[:, :, None], audio, self.decoder.embedding(layout.ids_bt).astype(audio.dtype))
-        if layout.codes_btk is not None:
-            assert self.audio_out is not None
-            spoken = self.audio_out.embed_codes(jnp.maximum(layout.codes_btk, 0)).astype(x.dtype)
-            x = jnp.where(layout.codes_btk[:, :, :1] >= 0, spoken, x)
         front = jnp.argsort(~exists, axis=1, stable=True)
         return Placed(jnp.take_along_axis(x, front[:, :, None], axis=1), exists.sum(axis=1))
 

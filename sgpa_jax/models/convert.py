@@ -36,10 +36,9 @@ def convert_model(
     if orbax_cache.is_converted(source):
         raise UsageError(f"{source} is converted already; give the folder that it was converted from")
     try:
-        preprocessor = source / "preprocessor_config.json"
         network = architecture_of(
             sgpa_checkpoints.read_json(source / "config.json"),
-            sgpa_checkpoints.read_json(preprocessor) if preprocessor.is_file() else None,
+            sgpa_checkpoints.read_optional_json(source / "preprocessor_config.json"),
         )
         dtype = dtype or network.dtype
         slots = target(network.build, dtype=dtype).slots

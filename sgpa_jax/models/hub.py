@@ -75,11 +75,10 @@ def describe(
     if isinstance(place, _Repository):
         return _describe_repository(place)
     name, folder = place
-    preprocessor = folder / "preprocessor_config.json"
     return Description(
         name,
         sgpa_checkpoints.read_json(folder / "config.json"),
-        sgpa_checkpoints.read_json(preprocessor) if preprocessor.is_file() else None,
+        sgpa_checkpoints.read_optional_json(folder / "preprocessor_config.json"),
         {name: tensor for header in sgpa_checkpoints.read_headers(folder).values() for name, tensor in header.items()},
     )
 

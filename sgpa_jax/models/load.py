@@ -1,7 +1,6 @@
 """Loading audio language models: a shipped name, a local folder or a hub id to a network on its devices."""
 
 from pathlib import Path
-from typing import Any
 
 import sgpa_checkpoints
 from jax.sharding import Mesh
@@ -42,19 +41,16 @@ def load_model(
         raise unknown_name("dtype", dtype, DTYPES)
     try:
         config_json = sgpa_checkpoints.read_json(folder / "config.json")
+        preprocessor = sgpa_checkpoints.read_optional_json(folder / "preprocessor_config.json")
         family = family_of(config_json)
-        config = family.read_config(config_json, _optional_json(folder / "preprocessor_config.json"))
+        config = family.read_config(config_json, preprocessor)
         graphdef, state = fill(
             lambda: family.build(config), folder, family.rules, normalise=family.normalise, dtype=dtype, mesh=mesh
         )
-        world = _optional_json(folder / "world.json")
+        world = sgpa_checkpoints.read_optional_json(folder / "world.json")
         digest = sgpa_checkpoints.folder_digest(folder)
     except sgpa_checkpoints.FormatError as error:
         raise CheckpointError(str(error)) from error
     has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
     chat = chat_format(family.name, folder) if has_tokenizer else None
     return Model(name, digest, dtype, config, chat, None if world is None else World(**world), graphdef, state, mesh)
-
-
-def _optional_json(path: Path) -> dict[str, Any] | None:
-    return sgpa_checkpoints.read_json(path) if path.is_file() else None

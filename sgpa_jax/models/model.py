@@ -7,7 +7,7 @@ arguments, and nothing here changes them.
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sgpa_jax.audio import SAMPLES_STEP_S, TOKEN_STEP, Clip, round_up
 from sgpa_jax.errors import AudioError, CheckpointError, UsageError, unknown_name
-from sgpa_jax.models.audio_lm import NO_CLIP, AudioLM, AudioLMConfig, Layout, Placed, layout_of_ids
+from sgpa_jax.models.audio_lm import AudioLM, AudioLMConfig, Layout, Placed, layout_of_ids
 from sgpa_jax.models.chat import ChatFormat, LFM2AudioChat, Messages, clips_of
 from sgpa_jax.models.generate import generate_text
+from sgpa_jax.models.inputs import ModelInputs, layout_row, with_response, without_response
 from sgpa_jax.models.sampling import Sampling
 from sgpa_jax.models.speech import Speech, SpeechMarks, generate_speech
 
@@ -45,29 +46,6 @@ class World:
     probe: str
     inside: str
     answer_outside: str
-
-
-@dataclass(frozen=True, eq=False)
-class ModelInputs:
-    """A conversation with its clips, and optionally a response to be scored.
-
-    Attributes:
-        ids_t: the prompt's and then the response's token ids (int32[T]); at audio positions the placeholder's, or 0.
-        clip_t: the clip whose audio stands here, -1 for text (int32[T]).
-        place_t: which of that clip's positions this is (int32[T]).
-        turn_t: the turn of the conversation, -1 for what stands before the first (int32[T]).
-        is_content_t: whether the token is text of the messages, not the format's own (bool[T]).
-        response_start: where the response begins, T without one.
-        clips: the recordings, at the model's rate.
-    """
-
-    ids_t: np.ndarray
-    clip_t: np.ndarray
-    place_t: np.ndarray
-    turn_t: np.ndarray
-    is_content_t: np.ndarray
-    response_start: int
-    clips: tuple[Clip, ...]
 
 
 @dataclass(frozen=True)
@@ -275,6 +253,25 @@ class Model:
             chat.text([token for token, spoken in zip(ids, is_audio, strict=True) if not spoken]),
         )
 
+    def transcribe(self, clip: Clip, *, max_new_tokens: int) -> str:
+        """Return what the model writes when its chat format's request for a transcription is put to it.
+
+        Raises:
+            AudioError: the clip is too long or too short.
+            CheckpointError: the model's folder has no tokenizer.
+            UsageError: the model knows a closed world alone, or writes nothing.
+        """
+        if self.world is not None:
+            raise UsageError(
+                f"the model {self.name} answers questions about its own small world and cannot transcribe; give the "
+                "words that are said"
+            )
+        system, request = self._chat().transcription
+        text = self.generate(self.prepare(clip, request, system=system), max_new_tokens=max_new_tokens).text.strip()
+        if not text:
+            raise UsageError(f"the model {self.name} writes nothing when asked to transcribe; give the words")
+        return text
+
     def response(self, ids: list[int]) -> Response:
         """Wrap token ids with their texts."""
         chat = self._chat()
@@ -330,39 +327,6 @@ class Model:
                 f"{1000 * self.minimum_samples / self.rate_hz:.0f} ms; give a longer one"
             )
         return clip
-
-
-def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:
-    """Put a response's token ids behind the prompt, in the turn that it opened."""
-    n = len(ids)
-    return replace(
-        inputs,
-        ids_t=np.append(inputs.ids_t, np.asarray(ids, np.int32)),
-        clip_t=np.append(inputs.clip_t, np.full(n, NO_CLIP, np.int32)),
-        place_t=np.append(inputs.place_t, np.zeros(n, np.int32)),
-        turn_t=np.append(inputs.turn_t, np.full(n, inputs.turn_t[-1], np.int32)),
-        is_content_t=np.append(inputs.is_content_t, np.zeros(n, bool)),
-    )
-
-
-def without_response(inputs: ModelInputs) -> ModelInputs:
-    """Leave the response out."""
-    n = inputs.response_start
-    return replace(
-        inputs,
-        ids_t=inputs.ids_t[:n],
-        clip_t=inputs.clip_t[:n],
-        place_t=inputs.place_t[:n],
-        turn_t=inputs.turn_t[:n],
-        is_content_t=inputs.is_content_t[:n],
-    )
-
-
-def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
-    """Lay out one row in a bucket of `n_tokens` positions, as numpy arrays."""
-    room = n_tokens - len(inputs.ids_t)
-    ids, clip, place = (np.pad(row, (0, room))[None] for row in (inputs.ids_t, inputs.clip_t, inputs.place_t))
-    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))
 
 
 def _check_key(key: PRNGKeyArray | None, *samplings: Sampling | None) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -136,14 +135,6 @@ def normalise(log_mel: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> F
     centred = jnp.where(real_bf1, log_mel - mean, 0.0)
     variance = (centred**2).sum(1, keepdims=True) / jnp.maximum(count_b11 - 1.0, 1.0)
     return centred / (jnp.sqrt(variance) + _STD_GUARD)
-
-
-def round_to_bfloat16(mel_bfm: Float[Array, "B F M"]) -> Float[Array, "B F M"]:
-    """Keep bfloat16's eight significant bits of float32 features, as liquid-audio's `ChatState` stores them.
-
-    A cast there and back would not do: inside a jit XLA may leave it out.
-    """
-    return jax.lax.reduce_precision(mel_bfm, exponent_bits=8, mantissa_bits=7)
 
 
 def _frames(wave_bs: Float[Array, "B S"], config: NemoMelConfig) -> Float[Array, "B F N"]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgpa_jax.errors import CheckpointError, UsageError
-from sgpa_jax.models.model import ModelInputs
+from sgpa_jax.models.inputs import ModelInputs
 
 _NETWORKS = {
     "qwen2_audio": "Qwen2AudioForConditionalGeneration",

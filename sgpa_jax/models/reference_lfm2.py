@@ -17,7 +17,7 @@ import numpy as np
 import sgpa_checkpoints
 
 from sgpa_jax.models.audio_lm import NO_CLIP
-from sgpa_jax.models.model import ModelInputs
+from sgpa_jax.models.inputs import ModelInputs
 from sgpa_jax.models.reference import Point, Reference, Request, as_array, libraries, residuals, tapped, told
 
 _PARAKEET = {

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float
 from sgpa_jax.audio import Clip
 from sgpa_jax.models.audio_lm import AudioLM, Layout
 from sgpa_jax.models.fastconformer import FastConformer, FastConformerLayer, relative_positions
+from sgpa_jax.models.inputs import ModelInputs, layout_row
 from sgpa_jax.models.lfm2 import Lfm2Layer
-from sgpa_jax.models.model import Model, ModelInputs, layout_row
+from sgpa_jax.models.model import Model
 from sgpa_jax.models.order import Order, causal_order
 from sgpa_jax.models.qwen2 import Qwen2, Qwen2Layer
 from sgpa_jax.models.wav2vec2 import Wav2Vec2, Wav2Vec2Conv, Wav2Vec2Layer, normalised

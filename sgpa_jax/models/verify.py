@@ -106,12 +106,12 @@ def verify_model(
     with jax.default_matmul_precision("highest"):
         try:
             config = sgpa_checkpoints.read_json(folder / "config.json")
-            preprocessor = _optional_json(folder / "preprocessor_config.json")
+            preprocessor = sgpa_checkpoints.read_optional_json(folder / "preprocessor_config.json")
             network = architecture_of(config, preprocessor)
             empty = _empty(name, folder, config, network, dtype)
             if network.name == "wav2vec2":
                 return _verify_wav2vec2(name, folder, clip, network, dtype)
-            world = _optional_json(folder / "world.json")
+            world = sgpa_checkpoints.read_optional_json(folder / "world.json")
             bare = Model(
                 name,
                 "",
@@ -208,7 +208,3 @@ def _compare(steps: Iterable[Step], theirs: Mapping[str, np.ndarray], tolerance:
         allowed = tolerance.features if step.name == "features" else tolerance.stage
         stages.append(compare(step.name, alone, reference, allowed, carried=ours, n=step.n))
     return stages
-
-
-def _optional_json(path: Path) -> dict[str, Any] | None:
-    return sgpa_checkpoints.read_json(path) if path.is_file() else None

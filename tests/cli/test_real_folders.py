@@ -127,3 +127,24 @@ def test_doctor_finds_nothing(sgpa: Run, tiny_folder, family: str):
     assert (result.exit_code, result.stderr) == (0, "")
     assert f"{tiny_folder(family).name} ({family})" in result.stdout
     assert "all fit the configuration" in result.stdout
+
+
+def test_the_model_is_asked_for_the_words(tiny_folder, speech: Path):
+    model, clip = sgpa_jax.load_model(tiny_folder("lfm2_audio"), dtype="float32"), sgpa_jax.read_clip(speech)
+    heard = model.transcribe(clip, max_new_tokens=5)
+    assert heard == model.generate(model.prepare(clip, system="Perform ASR."), max_new_tokens=5).text.strip() != ""
+    aligner = sgpa_jax.load_aligner(tiny_folder("wav2vec2"))
+    options = {"model": model, "aligner": aligner, "response": RESPONSE[1], "unspellable": "interpolate"}
+    told, given = (
+        sgpa_jax.explain(clip, transcript=transcript, max_new_tokens=5, **options)
+        for transcript in ("auto:model", heard)
+    )
+    assert (told.transcript.text, told.transcript.source) == (heard, "heard by the model")
+    assert given.transcript.source == "given"
+    np.testing.assert_array_equal(told.values, given.values)
+
+
+def test_a_model_of_a_closed_world_is_not_asked_for_words(sgpa: Run, speech: Path):
+    result = sgpa("explain", speech, "--transcript", "auto:model")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1 and "cannot transcribe" in result.stderr

@@ -282,10 +282,17 @@ def test_settings_that_change_the_mathematics_are_refused(reference):
         family_of({"model_type": "llama"})
 
 
+# The hub's `config.json` leaves most keys out; transformers' defaults are what it means.
+SEVEN_BILLION = {
+    "model_type": "qwen2_audio",
+    "audio_config": {},
+    "text_config": {"model_type": "qwen2", "intermediate_size": 11008, "rope_theta": 10000, "vocab_size": 156032},
+}
+
+
 def test_hub_config_of_the_seven_billion_model_fills_defaults():
-    """The hub's `text_config` leaves most keys out; transformers' defaults are what it means."""
-    text = {"model_type": "qwen2", "intermediate_size": 11008, "rope_theta": 10000, "vocab_size": 156032}
-    ours = _config({"model_type": "qwen2_audio", "audio_config": {}, "text_config": text}).decoder
+    text = SEVEN_BILLION["text_config"]
+    ours = _config(SEVEN_BILLION).decoder
     theirs = transformers.Qwen2Config(**text)
     assert dataclasses.asdict(ours) == {
         "vocab_size": theirs.vocab_size,
@@ -300,3 +307,16 @@ def test_hub_config_of_the_seven_billion_model_fills_defaults():
         "tied_head": theirs.tie_word_embeddings,
         "qkv_bias": True,
     }
+
+
+def test_all_tensors_of_the_seven_billion_model_have_their_place():
+    theirs, ours = Qwen2AudioConfig(**SEVEN_BILLION), family_of({"model_type": "qwen2_audio"})
+    with torch.device("meta"):
+        tensors = Qwen2AudioForConditionalGeneration(theirs).state_dict()
+    headers = {name: jax.ShapeDtypeStruct(tuple(tensor.shape), jnp.bfloat16) for name, tensor in tensors.items()}
+    network = nnx.eval_shape(lambda: ours.build(ours.read_config(SEVEN_BILLION, None)))
+    leaves = nnx.to_flat_state(nnx.state(network))
+    shapes = {".".join(map(str, path)): leaf.get_value().shape for path, leaf in leaves}
+    assert sgpa_checkpoints.check(headers, ours.rules, shapes, normalise=ours.normalise) == []
+    assert sum(np.prod(shape) for shape in shapes.values()) == sum(tensor.numel() for tensor in tensors.values())
+    assert len(headers) > 800 and sum(np.prod(shape) for shape in shapes.values()) > 8.3e9

@@ -12,7 +12,7 @@ from sgpa_jax.errors import CheckpointError, UsageError
 from sgpa_jax.models import Model, Sampling, Speech, load_model
 from sgpa_jax.models.audio_out import END_OF_AUDIO, AudioOutConfig
 from sgpa_jax.models.chat import LFM2AudioChat
-from sgpa_jax.models.model import with_response
+from sgpa_jax.models.inputs import with_response
 
 N_NEW = 24
 

@@ -1,0 +1,65 @@
+"""What a model is run on: a conversation laid out position by position, with its recordings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sgpa_jax.audio import Clip
+from sgpa_jax.models.audio_lm import NO_CLIP, Layout
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInputs:
+    """A conversation with its clips, and optionally a response to be scored.
+
+    Attributes:
+        ids_t: the prompt's and then the response's token ids (int32[T]); at audio positions the placeholder's, or 0.
+        clip_t: the clip whose audio stands here, -1 for text (int32[T]).
+        place_t: which of that clip's positions this is (int32[T]).
+        turn_t: the turn of the conversation, -1 for what stands before the first (int32[T]).
+        is_content_t: whether the token is text of the messages, not the format's own (bool[T]).
+        response_start: where the response begins, T without one.
+        clips: the recordings, at the model's rate.
+    """
+
+    ids_t: np.ndarray
+    clip_t: np.ndarray
+    place_t: np.ndarray
+    turn_t: np.ndarray
+    is_content_t: np.ndarray
+    response_start: int
+    clips: tuple[Clip, ...]
+
+
+def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:
+    """Put a response's token ids behind the prompt, in the turn that it opened."""
+    n = len(ids)
+    return replace(
+        inputs,
+        ids_t=np.append(inputs.ids_t, np.asarray(ids, np.int32)),
+        clip_t=np.append(inputs.clip_t, np.full(n, NO_CLIP, np.int32)),
+        place_t=np.append(inputs.place_t, np.zeros(n, np.int32)),
+        turn_t=np.append(inputs.turn_t, np.full(n, inputs.turn_t[-1], np.int32)),
+        is_content_t=np.append(inputs.is_content_t, np.zeros(n, bool)),
+    )
+
+
+def without_response(inputs: ModelInputs) -> ModelInputs:
+    """Leave the response out."""
+    n = inputs.response_start
+    return replace(
+        inputs,
+        ids_t=inputs.ids_t[:n],
+        clip_t=inputs.clip_t[:n],
+        place_t=inputs.place_t[:n],
+        turn_t=inputs.turn_t[:n],
+        is_content_t=inputs.is_content_t[:n],
+    )
+
+
+def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
+    """Lay out one row in a bucket of `n_tokens` positions, as numpy arrays."""
+    room = n_tokens - len(inputs.ids_t)
+    ids, clip, place = (np.pad(row, (0, room))[None] for row in (inputs.ids_t, inputs.clip_t, inputs.place_t))
+    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))
