@@ -88,13 +88,20 @@ def comparison(case: str, peer_name: str, ours: Timing, peer: Timing, max_abs_di
 
 
 def report(
-    benchmark: str, rows: Sequence[Row], arguments: argparse.Namespace, notes: Mapping[str, object] | None = None
+    benchmark: str,
+    rows: Sequence[Row],
+    arguments: argparse.Namespace,
+    notes: Mapping[str, object] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> None:
-    """Print the rows as a table and write them to `--json`, if given; a number that is not finite becomes null."""
+    """Print the rows as a table and write them to `--json`, if given; a number that is not finite becomes null.
+
+    The table has `columns`, by default all that occur; the file has all in any case.
+    """
     machine = hardware()
     # Without a terminal rich would fold the table into 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(_table(benchmark, rows))
+    console.print(_table(benchmark, rows, columns))
     for name, note in (notes or {}).items():
         console.print(f"{name}: {note}", markup=False, highlight=False)
     console.print(f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}; seed {arguments.seed}")
@@ -146,9 +153,10 @@ def _peer_versions() -> dict[str, str]:
     return found
 
 
-def _table(title: str, rows: Sequence[Row]) -> Table:
+def _table(title: str, rows: Sequence[Row], shown: Sequence[str] | None) -> Table:
     table = Table(title=title)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    found = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in shown or found if name in found]
     for name in columns:
         numeric = all(isinstance(row.get(name, 0), int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")

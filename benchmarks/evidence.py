@@ -20,7 +20,6 @@ from train.sentences import Sentences
 from train.speech import HELD_OUT_VOICES, RATE_HZ
 
 from sgpa_jax.align import align
-from sgpa_jax.api import MICROBATCH
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import SgpaError
 from sgpa_jax.estimators import estimate
@@ -81,12 +80,12 @@ def main() -> None:
             except SgpaError:
                 failed += 1
                 sgpa_players = None
-            true_players = _true_players(example, clip)
-            if len(true_players) > 12 or (sgpa_players is not None and 2 ** len(sgpa_players) > LARGEST_GAME):
+            spoken = true_players(example, clip)
+            if len(spoken) > 12 or (sgpa_players is not None and 2 ** len(sgpa_players) > LARGEST_GAME):
                 continue
             done[category] += 1
             for method in METHODS:
-                players = sgpa_players if method == "exact_sgpa" else true_players
+                players = sgpa_players if method == "exact_sgpa" else spoken
                 hit = players is not None and _hit(model, clip, players, example, question, given, method)
                 for group in (category, "all"):
                     tallies[method, group].hits.append(hit)
@@ -117,7 +116,8 @@ def _question(
     return category, *fitting[rng.integers(len(fitting))]
 
 
-def _true_players(example: Example, clip: Clip) -> Players:
+def true_players(example: Example, clip: Clip) -> Players:
+    """Words and sounds at the times at which the synthesiser made them."""
     words = [Player(word.label, "word", word.start_s, word.end_s) for word in example.utterance.words]
     sounds = [Player("sound", "sound", sound.start_s, sound.end_s) for sound in example.utterance.sounds]
     ordered = sorted(words + sounds, key=lambda player: player.start_s)
@@ -137,7 +137,7 @@ def _hit(
             return False
         evidence.add(found)
     inputs = model.prepare(clip, question.text, response=given or world.UNKNOWN)
-    game = speech_game(model, inputs, players, microbatch=MICROBATCH)
+    game = speech_game(model, inputs, players)
     if method == "loo_true":
         masks = np.concatenate([np.ones((1, len(players)), bool), ~np.eye(len(players), dtype=bool)])
         outcome = game.values(masks)[:, 0]

@@ -25,7 +25,7 @@ import sgpa_checkpoints
 from _harness import Timing, alternate, comparison, parser, report
 
 from sgpa_jax.align import AcousticModel, align
-from sgpa_jax.api import MICROBATCH, explain
+from sgpa_jax.api import explain
 from sgpa_jax.audio import Clip, read_clip, write_wav
 from sgpa_jax.explain import Explanation
 from sgpa_jax.games import speech_game
@@ -135,10 +135,10 @@ def _one_by_one(case: Case, model: Model, aligner: AcousticModel, repeats: int) 
     inputs = model.prepare(case.clip, case.prompt, response=explained.response)
     masks_cp = all_coalitions(len(players))
 
-    def values(microbatch: int) -> np.ndarray:
+    def values(microbatch: int | None) -> np.ndarray:
         return speech_game(model, inputs, players, microbatch=microbatch).values(masks_cp)
 
-    timings = alternate({"ours": lambda: values(MICROBATCH), "peer": lambda: values(1)}, max(1, repeats // 3))
+    timings = alternate({"ours": lambda: values(None), "peer": lambda: values(1)}, max(1, repeats // 3))
     difference = float(np.abs(timings["ours"].returned - timings["peer"].returned).max())
     row = comparison(f"{case.name}, coalitions", "one_by_one", timings["ours"], timings["peer"], difference)
     return row | {"players": len(players), "coalitions": len(masks_cp)}

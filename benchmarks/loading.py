@@ -31,7 +31,7 @@ import numpy as np
 from _harness import parser, report
 
 QUICK_LAYERS = 2
-_FULL: dict[str, Any] = {
+LFM2_AUDIO: dict[str, Any] = {
     "architectures": ["Lfm2AudioForConditionalGeneration"],
     "codebooks": 8,
     "tie_audio_embeddings": False,
@@ -110,8 +110,8 @@ def main() -> None:
 
 def _config(quick: bool) -> dict[str, Any]:
     if not quick:
-        return _FULL
-    small = json.loads(json.dumps(_FULL))
+        return LFM2_AUDIO
+    small = json.loads(json.dumps(LFM2_AUDIO))
     small["encoder"]["n_layers"] = small["depthformer"]["layers"] = QUICK_LAYERS
     small["lfm"] |= {"num_hidden_layers": QUICK_LAYERS, "full_attn_idxs": [1], "vocab_size": 4096}
     return small

@@ -27,9 +27,20 @@ if TYPE_CHECKING:
     )
     from sgpa_jax.estimators import Estimate, estimate
     from sgpa_jax.explain import Explanation
-    from sgpa_jax.games import Game, speech_game
+    from sgpa_jax.games import (
+        ABSENCES,
+        Decoder,
+        Game,
+        Passage,
+        Readout,
+        evaluate_coalitions,
+        evaluate_flat,
+        response_game,
+        speech_game,
+        speech_passage,
+    )
     from sgpa_jax.models import load_aligner, load_model
-    from sgpa_jax.players import ABSENCES, Player, Players, all_coalitions, word_players
+    from sgpa_jax.players import Player, Players, all_coalitions, word_players
 
 __version__ = "0.1.0"
 
@@ -41,13 +52,16 @@ __all__ = [
     "BudgetError",
     "CheckpointError",
     "Clip",
+    "Decoder",
     "Estimate",
     "Explanation",
     "ExplanationError",
     "Game",
+    "Passage",
     "Player",
     "PlayerError",
     "Players",
+    "Readout",
     "SgpaError",
     "UsageError",
     "Word",
@@ -55,6 +69,8 @@ __all__ = [
     "align_batch",
     "all_coalitions",
     "estimate",
+    "evaluate_coalitions",
+    "evaluate_flat",
     "exact_shapley",
     "explain",
     "load_aligner",
@@ -62,7 +78,9 @@ __all__ = [
     "plan",
     "read_alignment",
     "read_clip",
+    "response_game",
     "speech_game",
+    "speech_passage",
     "word_players",
     "write_alignment",
     "write_wav",
@@ -84,9 +102,20 @@ _NAMES_BY_HOME = {
     ),
     "sgpa_jax.estimators": ("Estimate", "estimate"),
     "sgpa_jax.explain": ("Explanation",),
-    "sgpa_jax.games": ("Game", "speech_game"),
+    "sgpa_jax.games": (
+        "ABSENCES",
+        "Decoder",
+        "Game",
+        "Passage",
+        "Readout",
+        "evaluate_coalitions",
+        "evaluate_flat",
+        "response_game",
+        "speech_game",
+        "speech_passage",
+    ),
     "sgpa_jax.models": ("load_aligner", "load_model"),
-    "sgpa_jax.players": ("ABSENCES", "Player", "Players", "all_coalitions", "word_players"),
+    "sgpa_jax.players": ("Player", "Players", "all_coalitions", "word_players"),
     "sgpa_kernels": ("exact_shapley",),
 }
 _HOMES = {name: home for home, names in _NAMES_BY_HOME.items() for name in names}

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from sgpa_jax.align import AcousticModel, Alignment, transcribe
 from sgpa_jax.align import align as align_clip
-from sgpa_jax.audio import Clip, read_clip, round_up
-from sgpa_jax.errors import UsageError
+from sgpa_jax.audio import Clip, read_clip
+from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.estimators import choose_estimator, estimate
 from sgpa_jax.explain import ClipInfo, Explanation, Transcript
-from sgpa_jax.games import check_names, speech_game
+from sgpa_jax.games import ABSENCES, RESPONSE_SCORES, VALUES, engine_of, response_game, speech_cost, speech_game
 from sgpa_jax.models import Model, load_aligner, load_model, parse_mesh, with_response
-from sgpa_jax.players import word_players
+from sgpa_jax.players import all_coalitions, word_players
 from sgpa_jax.versions import versions
 
-MICROBATCH = 16
-"""Coalitions evaluated at once: the fastest of 1 to 128 for *pocket* on CPUs, where larger batches leave the cache."""
+_ASSUMED_TOKENS = 8
 
 HEARD = {"auto": "heard by the aligner", "auto:model": "heard by the model"}
 """Transcripts that stand for what is heard, and by whom."""
@@ -45,6 +45,7 @@ def explain(
     response: str | None = None,
     absence: str = "silence",
     value: str = "logprob",
+    baseline: str = "mean",
     estimator: str = "auto",
     budget: int = 4096,
     max_new_tokens: int = 64,
@@ -70,8 +71,12 @@ def explain(
         language: of the transcript, if not that of the aligner's letters; only English numbers are spelled out.
         system: the system turn, if not the chat format's own.
         response: the answer to explain, if not the model's own greedy one.
-        absence: what an absent player sounds like: `silence`, `noise` or `delete`.
-        value: what a coalition is worth: `logprob` (sum over the response's tokens) or `mean_logprob`.
+        absence: how a player is absent: from what is heard (`silence`, `noise`, `delete`, or `mel_delete` with an
+            LFM2-Audio), or from the decoder's input (`embedding`, `attention`, `drop`, `drop_keep`).
+        value: what a coalition is worth: the response's log-probability as `logprob` (sum over its tokens) or
+            `mean_logprob`; or how near what the coalition makes the model say is to what all players do: `tfidf`,
+            `tfidf_per_phase` or `response_embedding`.
+        baseline: what the absence `embedding` puts in a player's place: `mean`, `zero` or `silence`.
         estimator: `exact`, `permutation`, or `auto`: exact where all 2^P coalitions fit into the budget.
         budget: coalitions that may be evaluated.
         max_new_tokens: the longest answer in tokens.
@@ -81,13 +86,14 @@ def explain(
         progress: called with (coalitions evaluated, coalitions planned) after every microbatch.
 
     Returns:
-        An `Explanation` whose first output is the whole response and whose others are its tokens.
+        An `Explanation` whose first output is the whole response and whose others, if its log-probability is
+        explained, are its tokens.
 
     Raises:
         SgpaError: anything wrong with what was given, in one sentence.
     """
     clock = _Clock()
-    check_names(absence=absence, value=value)
+    _check_names(absence, value, response)
     clip = read_clip(clip)
     model = _model(model, revision, dtype, mesh)
     prompt = _prompt(model, prompt)
@@ -113,8 +119,11 @@ def explain(
         # The very tokens that it said: text read again may be cut into others.
         inputs, answer = with_response(inputs, said.ids), said.text
     clock.tick("respond")
-    microbatch = round_up(MICROBATCH, 1 if model.mesh is None else model.mesh.shape["data"])
-    game = speech_game(model, inputs, players, absence=absence, value=value, microbatch=microbatch, progress=progress)
+    options = {"absence": absence, "baseline": baseline, "progress": progress}
+    if value in RESPONSE_SCORES:
+        game = response_game(model, inputs, players, score=value, max_new_tokens=max_new_tokens, **options)
+    else:
+        game = speech_game(model, inputs, players, value=value, **options)
     assert game.outputs is not None
     result = estimate(game, estimator, budget=budget, key=jax.random.key(seed))
     clock.tick("evaluate")
@@ -135,13 +144,14 @@ def explain(
         },
         game={
             "value": value,
-            "readout": "response log-probability",
+            "readout": "generated response" if value in RESPONSE_SCORES else "response log-probability",
             "absence": absence,
+            **({"baseline": baseline} if absence == "embedding" else {}),
             "response_given": response is not None,
         },
         estimand=result.estimand,
         estimator={"name": result.estimator, "budget": budget, "seed": seed},
-        engine="waveform",
+        engine="generation" if value in RESPONSE_SCORES else engine_of(absence),
         outputs=tuple({"name": name, "kind": "token" if k else "response"} for k, name in enumerate(game.outputs)),
         players=tuple(players),
         values=result.values_pk,
@@ -171,32 +181,45 @@ def plan(
     dtype: str | None = None,
     mesh: str | None = None,
     language: str | None = None,
+    system: str | None = None,
+    response: str | None = None,
+    absence: str = "silence",
+    baseline: str = "mean",
     estimator: str = "auto",
     budget: int = 4096,
     rules: str = "sgpa",
     unspellable: str = "error",
-    system: str | None = None,
-    response: str | None = None,
 ) -> dict[str, Any]:
-    """Tell what `explain` would cost, without running the audio language model: players, estimator, coalitions.
+    """Tell what `explain` would cost for a log-probability, without answering the question or running a coalition.
+
+    Without a response, one of eight tokens is assumed. See `speech_cost` for the figures.
 
     Raises:
         SgpaError: as `explain`.
     """
+    _check_names(absence, "logprob", response)
     clip = read_clip(clip)
     model = _model(model, revision, dtype, mesh)
-    model.prepare(clip, _prompt(model, prompt), system=system, response=response)
+    inputs = model.prepare(clip, _prompt(model, prompt), system=system, response=response)
     if transcript == "auto:model":
         raise UsageError("the words of auto:model come from running the model, which a plan does not; give the words")
     players = word_players(_alignment(clip, transcript, alignment, aligner, rules, unspellable, language), clip)
     estimator = choose_estimator(estimator, len(players), budget)
-    coalitions = min(budget, 2 ** len(players))
+    if estimator == "exact":
+        masks = all_coalitions(len(players))
+    else:
+        masks = np.random.default_rng(0).random((min(budget, 2 ** len(players)), len(players))) < 0.5
+    if response is None:
+        inputs = with_response(inputs, [0] * _ASSUMED_TOKENS)
     return {
         "players": len(players),
         "labels": [player.label for player in players],
         "estimator": estimator,
-        "coalitions": coalitions,
-        "microbatches": -(-coalitions // MICROBATCH),
+        "coalitions": len(masks),
+        "response_tokens": len(inputs.ids_t) - inputs.response_start,
+        "absence": absence,
+        **({"baseline": baseline} if absence == "embedding" else {}),
+        **speech_cost(model, inputs, players, masks, absence=absence),
     }
 
 
@@ -228,6 +251,18 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 4)
         self._last = now
+
+
+def _check_names(absence: str, value: str, response: str | None) -> None:
+    """Before anything is computed."""
+    for kind, name, known in (("absence", absence, ABSENCES), ("value", value, (*VALUES, *RESPONSE_SCORES))):
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    if response is not None and value in RESPONSE_SCORES:
+        raise UsageError(
+            f"the value {value} compares what the model itself says, but a response was given; leave it out, or "
+            "explain its log-probability"
+        )
 
 
 def _model(model: Model | str | Path, revision: str | None, dtype: str | None, mesh: str | None) -> Model:

@@ -39,8 +39,17 @@ def explain(
         str | None, typer.Option(metavar="data=N,model=M", help="Devices: N groups share coalitions, M the weights.")
     ] = None,
     language: Language = None,
-    absence: Annotated[str, typer.Option(help="What an absent word sounds like: silence, noise, delete.")] = "silence",
-    value: Annotated[str, typer.Option(help="What a coalition is worth: logprob, mean_logprob.")] = "logprob",
+    absence: Annotated[
+        str,
+        typer.Option(
+            help="How a word is absent: silence, noise, delete, mel_delete, embedding, attention, drop, drop_keep."
+        ),
+    ] = "silence",
+    baseline: Annotated[str, typer.Option(help="For the absence embedding: mean, zero or silence.")] = "mean",
+    value: Annotated[
+        str,
+        typer.Option(help="A coalition's worth: logprob, mean_logprob, tfidf, tfidf_per_phase, response_embedding."),
+    ] = "logprob",
     estimator: Annotated[str, typer.Option(help="auto, exact or permutation.")] = "auto",
     budget: Annotated[int, typer.Option(min=1, help="Coalitions that may be evaluated.")] = 4096,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the longest answer.")] = 64,
@@ -85,6 +94,8 @@ def explain(
         "language": language,
         "system": system,
         "response": response,
+        "absence": absence,
+        "baseline": baseline,
         "estimator": estimator,
         "budget": budget,
         "rules": rules,
@@ -97,7 +108,6 @@ def explain(
         explanation = sgpa_jax.explain(
             clip,
             **asked,
-            absence=absence,
             value=value,
             max_new_tokens=max_new_tokens,
             seed=seed,

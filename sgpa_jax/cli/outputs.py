@@ -77,7 +77,7 @@ def show_plan(cost: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(json.dumps(cost, ensure_ascii=False))
         return
     for name, told in cost.items():
-        typer.echo(f"{name:<14} {' · '.join(told) if isinstance(told, list) else told}")
+        typer.echo(f"{name.replace('_', ' '):<18} {' · '.join(told) if isinstance(told, list) else told}")
 
 
 def _nearest(folder: Path) -> Path:

@@ -1,19 +1,68 @@
 """Games: what a coalition of players is worth, evaluated in batches and counted at the model."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sgpa_jax.games.game import Evaluations, Game
+from sgpa_jax.games.game import Evaluations, Game, Reference, Score
 
 if TYPE_CHECKING:
-    from sgpa_jax.games.speech import check_names, speech_game
+    from sgpa_jax.games.cost import speech_cost
+    from sgpa_jax.games.flat import evaluate_flat
+    from sgpa_jax.games.passage import TOKEN_ABSENCES, Passage
+    from sgpa_jax.games.readout import Readout
+    from sgpa_jax.games.responses import RESPONSE_SCORES, response_game
+    from sgpa_jax.games.speech import ABSENCES, VALUES, engine_of, speech_game
+    from sgpa_jax.games.tokens import speech_passage
+    from sgpa_jax.games.trie import coalition_values, evaluate_coalitions, plan_for, scene_of
+    from sgpa_jax.models import Decoder
 
-__all__ = ["Evaluations", "Game", "check_names", "speech_game"]
+__all__ = [
+    "ABSENCES",
+    "RESPONSE_SCORES",
+    "TOKEN_ABSENCES",
+    "VALUES",
+    "Decoder",
+    "Evaluations",
+    "Game",
+    "Passage",
+    "Readout",
+    "Reference",
+    "Score",
+    "coalition_values",
+    "engine_of",
+    "evaluate_coalitions",
+    "evaluate_flat",
+    "plan_for",
+    "response_game",
+    "scene_of",
+    "speech_cost",
+    "speech_game",
+    "speech_passage",
+]
+
+# The engines bring the networks along; a game around somebody else's model does without them.
+_HOMES = {
+    "ABSENCES": "sgpa_jax.games.speech",
+    "Decoder": "sgpa_jax.models",
+    "Passage": "sgpa_jax.games.passage",
+    "RESPONSE_SCORES": "sgpa_jax.games.responses",
+    "Readout": "sgpa_jax.games.readout",
+    "TOKEN_ABSENCES": "sgpa_jax.games.passage",
+    "VALUES": "sgpa_jax.games.speech",
+    "coalition_values": "sgpa_jax.games.trie",
+    "engine_of": "sgpa_jax.games.speech",
+    "evaluate_coalitions": "sgpa_jax.games.trie",
+    "evaluate_flat": "sgpa_jax.games.flat",
+    "plan_for": "sgpa_jax.games.trie",
+    "response_game": "sgpa_jax.games.responses",
+    "scene_of": "sgpa_jax.games.trie",
+    "speech_cost": "sgpa_jax.games.cost",
+    "speech_game": "sgpa_jax.games.speech",
+    "speech_passage": "sgpa_jax.games.tokens",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # The game of a spoken question brings the networks along; a game around somebody else's model does without them.
-    if name in ("check_names", "speech_game"):
-        from sgpa_jax.games import speech
-
-        return getattr(speech, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,13 +1,17 @@
 """Networks in Flax NNX, their front ends, tokenizers and loading."""
 
-from sgpa_jax.models.audio_lm import AudioLM, Layout, Placed
+from sgpa_jax.models.audio_lm import NO_CLIP, AudioLM, AudioLMConfig, Layout, Placed
 from sgpa_jax.models.comparison import Stage
 from sgpa_jax.models.convert import convert_model
+from sgpa_jax.models.decoder import Decoder, Layer, decoder_of, fold_layers, layer_at
 from sgpa_jax.models.emissions import Emissions
 from sgpa_jax.models.inputs import ModelInputs, layout_row, with_response
+from sgpa_jax.models.layers import attention
+from sgpa_jax.models.lfm2 import Lfm2Config
 from sgpa_jax.models.load import load_model
 from sgpa_jax.models.load_aligner import load_aligner
 from sgpa_jax.models.model import Model, Response, World
+from sgpa_jax.models.order import Order, TokenOrder, causal_order, rows_at
 from sgpa_jax.models.sampling import Sampling
 from sgpa_jax.models.sharding import parse_mesh
 from sgpa_jax.models.speech import Speech
@@ -15,24 +19,37 @@ from sgpa_jax.models.survey import Survey, survey_model
 from sgpa_jax.models.verify import Verification, verify_model
 
 __all__ = [
+    "NO_CLIP",
     "AudioLM",
+    "AudioLMConfig",
+    "Decoder",
     "Emissions",
+    "Layer",
     "Layout",
+    "Lfm2Config",
     "Model",
     "ModelInputs",
+    "Order",
     "Placed",
     "Response",
     "Sampling",
     "Speech",
     "Stage",
     "Survey",
+    "TokenOrder",
     "Verification",
     "World",
+    "attention",
+    "causal_order",
     "convert_model",
+    "decoder_of",
+    "fold_layers",
+    "layer_at",
     "layout_row",
     "load_aligner",
     "load_model",
     "parse_mesh",
+    "rows_at",
     "survey_model",
     "verify_model",
     "with_response",

@@ -44,6 +44,19 @@ class AudioLMConfig:
         """Decoder positions of waveforms of `n_samples` at the front end's rate."""
         return self.encoder.n_tokens(self.front_end.n_frames(n_samples))
 
+    @property
+    def frames_per_position(self) -> int | None:
+        """Mel frames of an audio position, where an encoder takes any number of positions; None for Whisper's."""
+        return 8 if isinstance(self.encoder, FastConformerConfig) else None
+
+    def n_activations(self, n_frames: int) -> int:
+        """About how many numbers encoding a clip of `n_frames` mel frames holds at once, where that is most."""
+        encoder, n_encoded = self.encoder, n_frames // (self.frames_per_position or 2)
+        in_layer = n_encoded * (encoder.ffn_width + 6 * encoder.width + encoder.n_heads * n_encoded)
+        if isinstance(encoder, FastConformerConfig):
+            return max(in_layer, n_frames * encoder.n_mels * encoder.n_channels // 4)
+        return in_layer
+
 
 class Layout(NamedTuple):
     """Where text and audio stand in rows of T tokens: numpy arrays on the host, traced ones inside of a jit.
@@ -53,12 +66,14 @@ class Layout(NamedTuple):
         clip_bt: int[B, T], the clip whose audio stands here, `NO_CLIP` for text.
         place_bt: int[B, T], which of that clip's positions this is.
         exists_bt: bool[B, T], false behind a row's end.
+        codes_btk: int[B, T, K], codes of audio that the model spoke before, -1 for other tokens; None without any.
     """
 
     ids_bt: Any
     clip_bt: Any
     place_bt: Any
     exists_bt: Any
+    codes_btk: Any = None
 
 
 class Placed(NamedTuple):
@@ -110,6 +125,10 @@ class AudioLM(nnx.Module):
         audio = audio_bnad.reshape(audio_bnad.shape[0], -1, audio_bnad.shape[3])
         audio = jnp.take_along_axis(audio, source[:, :, None], axis=1)
         x = jnp.where(is_audio[:, :, None], audio, self.decoder.embedding(layout.ids_bt).astype(audio.dtype))
+        if layout.codes_btk is not None:
+            assert self.audio_out is not None
+            spoken = self.audio_out.embed_codes(jnp.maximum(layout.codes_btk, 0)).astype(x.dtype)
+            x = jnp.where(layout.codes_btk[:, :, :1] >= 0, spoken, x)
         front = jnp.argsort(~exists, axis=1, stable=True)
         return Placed(jnp.take_along_axis(x, front[:, :, None], axis=1), exists.sum(axis=1))
 

@@ -74,6 +74,11 @@ class FastConformerConfig:
             n_taps=n_taps,
         )
 
+    @property
+    def position_frames(self) -> tuple[int, int]:
+        """Middle of the first position's receptive field, and the distance of positions, in mel frames."""
+        return 0, 8
+
     def n_tokens(self, n_frames: Count) -> Count:
         """Decoder positions for clips of `n_frames` mel frames: an eighth, rounded up."""
         return _eighth(n_frames)

@@ -9,7 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sgpa_jax.models.audio_lm import Placed
-from sgpa_jax.models.order import causal_order
+from sgpa_jax.models.cache import Reading, read, read_on
+from sgpa_jax.models.order import Order, causal_order
 from sgpa_jax.models.sampling import Sampling, choose, row_keys
 
 
@@ -19,10 +20,10 @@ class _Written(NamedTuple):
     count: Int[Array, ""]
     ids_b: Int[Array, " B"]
     ids_bn: Int[Array, "B N"]
-    cache: NamedTuple
+    reading: Reading
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("room", "end_ids", "sampling"))
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("room", "end_ids", "n_shared", "sampling"))
 def generate_text(
     graphdef: nnx.GraphDef,
     state: nnx.State,
@@ -31,6 +32,8 @@ def generate_text(
     *,
     room: int,
     end_ids: tuple[int, ...],
+    order: Order | None = None,
+    n_shared: int = 0,
     sampling: Sampling | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Int[Array, "B N"]:
@@ -38,17 +41,18 @@ def generate_text(
 
     Greedily without `sampling`, else drawn from `key`: a draw depends on its row and its place, not on the batch. The
     result has N = `room` columns (at least `n_new`), the first of `end_ids` behind a row's end, whichever of them
-    ended it; without `end_ids` nothing ends. The decoder is `(graphdef, state)`.
+    ended it; without `end_ids` nothing ends. The prompt's tokens follow each other in `order`, without it as they
+    stand; the first `n_shared` are the same in every row. The decoder is `(graphdef, state)`.
     """
     decoder = nnx.merge(graphdef, state)
-    size, n_prompt = placed.exists_bt.shape
-    last = placed.n_b - 1
-    hidden, cache = decoder.prefill(placed.x, causal_order(placed.exists_bt), last, n_prompt + room)
+    size = len(placed.n_b)
+    order = causal_order(placed.exists_bt) if order is None else order
+    hidden, reading = read(decoder, placed.x, order, placed.n_b - 1, room=room, n_shared=n_shared)
     end_id = end_ids[0] if end_ids else -1
 
-    def following(hidden_b1d: Float[Array, "B 1 D"], place: Int[Array, ""]) -> Int[Array, " B"]:
+    def following(hidden_bd: Float[Array, "B D"], place: Int[Array, ""]) -> Int[Array, " B"]:
         keys = None if key is None else row_keys(key, size, place)
-        chosen = choose(decoder.logits(hidden_b1d)[:, 0], sampling, keys)
+        chosen = choose(decoder.logits(hidden_bd), sampling, keys)
         return jnp.where(_is_in(chosen, end_ids), end_id, chosen)
 
     def is_unfinished(written: _Written) -> Bool[Array, ""]:
@@ -56,17 +60,15 @@ def generate_text(
 
     def step(written: _Written) -> _Written:
         count, ids = written.count, written.ids_b
-        slots = jnp.arange(n_prompt + room)[None, :]
-        visible = (slots < placed.n_b[:, None]) | ((slots >= n_prompt) & (slots <= n_prompt + count))
-        x = decoder.embedding(ids[:, None]).astype(placed.x.dtype)
-        positions = (placed.n_b + count)[:, None]
-        hidden, cache = decoder.step(x, positions, visible[:, None, :], written.cache, n_prompt + count)
+        x = decoder.embedding(ids).astype(placed.x.dtype)
+        hidden, reading = read_on(decoder, x, written.reading, count)
         chosen = jnp.where(_is_in(ids, end_ids), end_id, following(hidden, count + 1))
-        return _Written(count + 1, chosen, written.ids_bn.at[:, count].set(ids), cache)
+        return _Written(count + 1, chosen, written.ids_bn.at[:, count].set(ids), reading)
 
-    first = following(jnp.take_along_axis(hidden, last[:, None, None], axis=1), jnp.zeros((), jnp.int32))
+    first = following(hidden, jnp.zeros((), jnp.int32))
     empty = jnp.full((size, room), end_id, jnp.int32)
-    return jax.lax.while_loop(is_unfinished, step, _Written(jnp.zeros((), jnp.int32), first, empty, cache)).ids_bn
+    begun = _Written(jnp.zeros((), jnp.int32), first, empty, reading)
+    return jax.lax.while_loop(is_unfinished, step, begun).ids_bn
 
 
 def _is_in(ids_b: Int[Array, " B"], members: tuple[int, ...]) -> Bool[Array, " B"]:

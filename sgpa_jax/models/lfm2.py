@@ -7,17 +7,17 @@ Upstream: transformers `Lfm2Model` (5.23). A convolution reads the tokens just b
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from sgpa_jax.errors import CheckpointError
 from sgpa_jax.models.config import only
-from sgpa_jax.models.layers import Embedding, Linear, RMSNorm, attention, rotate
-from sgpa_jax.models.order import Order
+from sgpa_jax.models.layers import Embedding, Linear, RMSNorm, rotate
+from sgpa_jax.models.order import Order, TokenOrder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,27 +73,13 @@ class Lfm2Config:
         )
 
 
-class Lfm2Cache(NamedTuple):
-    """What the next token needs: U slots of keys and values per attention layer, K inputs per convolution.
-
-    Attributes:
-        keys: `[L, B, U, G, D]` over the attention layers.
-        values: the same.
-        convs: `[L, B, K, D]` over the convolutions, each row's last K inputs, the latest last.
-    """
-
-    keys: Float[Array, "L B U G D"]
-    values: Float[Array, "L B U G D"]
-    convs: Float[Array, "M B K E"]
-
-
 class Lfm2(nnx.Module):
     """Embeddings in, next-token logits out."""
 
     def __init__(self, config: Lfm2Config, *, rngs: nnx.Rngs):
         self.config = config
         self.embedding = Embedding(config.vocab_size, config.width, rngs=rngs)
-        self.layers = nnx.List([Lfm2Layer(config, i, rngs=rngs) for i in range(len(config.attends))])
+        self.layers = nnx.List([Lfm2Layer(config, attends=attends, rngs=rngs) for attends in config.attends])
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied_head else Embedding(config.vocab_size, config.width, rngs=rngs)
 
@@ -109,32 +95,6 @@ class Lfm2(nnx.Module):
             x = x if edit is None else edit(i, x)
         return self.norm(x)
 
-    def prefill(
-        self, x: Float[Array, "B T D"], order: Order, last_b: Int[Array, " B"], n_slots: int
-    ) -> tuple[Float[Array, "B T D"], Lfm2Cache]:
-        """Like calling, and return a cache of `n_slots` positions, the first T filled, to go on behind `last_b`."""
-        config, n_rows, n_attending = self.config, x.shape[0], sum(self.config.attends)
-        keys = jnp.zeros((n_attending, n_rows, n_slots, config.n_kv_heads, config.head_width), x.dtype)
-        convs = jnp.zeros((len(config.attends) - n_attending, n_rows, config.n_taps - 1, config.width), x.dtype)
-        cache = Lfm2Cache(keys, keys, convs)
-        for layer in self.layers:
-            x, written = layer(x, order)
-            cache = layer.operator.store(cache, written, order, last_b)
-        return self.norm(x), cache
-
-    def step(
-        self,
-        x: Float[Array, "B 1 D"],
-        positions_b1: Int[Array, "B 1"],
-        mask_b1u: Bool[Array, "B 1 U"],
-        cache: Lfm2Cache,
-        slot: Int[Array, ""],
-    ) -> tuple[Float[Array, "B 1 D"], Lfm2Cache]:
-        """Run one position a row, written to `slot` of the cache; `mask_b1u` must let it see itself there."""
-        for layer in self.layers:
-            x, cache = layer.step(x, Order(positions_b1, mask_b1u), cache, slot)
-        return self.norm(x), cache
-
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Next-token logits in float32."""
         return (self.embedding if self.head is None else self.head).logits(hidden)
@@ -143,12 +103,11 @@ class Lfm2(nnx.Module):
 class Lfm2Layer(nnx.Module):
     """Attention or a short convolution, then SwiGLU, each behind an RMSNorm, added to the residual stream."""
 
-    def __init__(self, config: Lfm2Config, index: int, *, rngs: nnx.Rngs):
-        width, n_attending = config.width, sum(config.attends[:index])
-        attends = config.attends[index]
+    def __init__(self, config: Lfm2Config, *, attends: bool, rngs: nnx.Rngs):
+        width = config.width
         self.operator_norm = RMSNorm(width, config.norm_eps)
-        self.attention = Attention(config, n_attending, rngs=rngs) if attends else None
-        self.conv = None if attends else ShortConv(config, index - n_attending, rngs=rngs)
+        self.attention = Attention(config, rngs=rngs) if attends else None
+        self.conv = None if attends else ShortConv(config, rngs=rngs)
         self.ffn_norm = RMSNorm(width, config.norm_eps)
         self.gate = Linear(width, config.ffn_width, bias=False, rngs=rngs)
         self.up = Linear(width, config.ffn_width, bias=False, rngs=rngs)
@@ -161,31 +120,19 @@ class Lfm2Layer(nnx.Module):
         assert operator is not None
         return operator
 
-    def __call__(self, x: Float[Array, "B T D"], order: Order) -> tuple[Float[Array, "B T D"], Any]:
-        """Return the new residual stream, and what the operator would store."""
+    def __call__(self, x: Float[Array, "B T D"], order: TokenOrder) -> tuple[Float[Array, "B W D"], Any]:
+        """Return the residual stream of the order's wanted rows, and what the operator wrote for all."""
         y, written = self.operator(self.operator_norm(x), order)
-        return self._feed_forward(x + y), written
-
-    def step(
-        self, x: Float[Array, "B 1 D"], order: Order, cache: Lfm2Cache, slot: Int[Array, ""]
-    ) -> tuple[Float[Array, "B 1 D"], Lfm2Cache]:
-        """Return the new residual stream of one position, and the cache with it."""
-        y, cache = self.operator.step(self.operator_norm(x), order, cache, slot)
-        return self._feed_forward(x + y), cache
-
-    def _feed_forward(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        x = order.wanted(x) + y
         y = self.ffn_norm(x)
-        return x + self.down(jax.nn.silu(self.gate(y)) * self.up(y))
+        return x + self.down(jax.nn.silu(self.gate(y)) * self.up(y)), written
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention whose queries and keys are normed per head before they are rotated.
+    """Grouped-query attention whose queries and keys are normed per head before they are rotated."""
 
-    `place` is its index among the attention layers, which its part of the cache has.
-    """
-
-    def __init__(self, config: Lfm2Config, place: int, *, rngs: nnx.Rngs):
-        self.config, self.place = config, place
+    def __init__(self, config: Lfm2Config, *, rngs: nnx.Rngs):
+        self.config = config
         width, head_width = config.width, config.head_width
         self.query = Linear(width, config.n_heads * head_width, bias=False, rngs=rngs)
         self.key = Linear(width, config.n_kv_heads * head_width, bias=False, rngs=rngs)
@@ -194,49 +141,27 @@ class Attention(nnx.Module):
         self.key_norm = RMSNorm(head_width, config.norm_eps)
         self.out = Linear(config.n_heads * head_width, width, bias=False, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], order: Order) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
+    def __call__(
+        self, x: Float[Array, "B T D"], order: TokenOrder
+    ) -> tuple[Float[Array, "B W D"], tuple[Array, Array]]:
         """Attend, and return the keys and values as well."""
-        query, key, value = self._project(x, order.positions_bt)
-        return self.out(attention(query, key, value, order.mask_btu)), (key, value)
+        theta, positions = self.config.rope_theta, order.positions_bt
+        key, value = self.key_norm(self._heads(self.key(x))), self._heads(self.value(x))
+        query = self.query_norm(self._heads(self.query(order.wanted(x))))
+        key, query = rotate(key, positions, theta), rotate(query, order.wanted(positions), theta)
+        return self.out(order.attend(query, key, value)), (key, value)
 
-    def store(self, cache: Lfm2Cache, written: tuple[Array, Array], order: Order, last_b: Array) -> Lfm2Cache:
-        """Put keys and values of a whole prompt in the first slots."""
-        return self._write(cache, *written, jnp.zeros((), jnp.int32))
-
-    def step(
-        self, x: Float[Array, "B 1 D"], order: Order, cache: Lfm2Cache, slot: Int[Array, ""]
-    ) -> tuple[Float[Array, "B 1 D"], Lfm2Cache]:
-        """Attend from one position to the cache's and itself."""
-        query, key, value = self._project(x, order.positions_bt)
-        cache = self._write(cache, key, value, slot)
-        return self.out(attention(query, cache.keys[self.place], cache.values[self.place], order.mask_btu)), cache
-
-    def _project(self, x: Float[Array, "B T D"], positions_bt: Int[Array, "B T"]) -> tuple[Array, Array, Array]:
-        query, key, value = (
-            project(x).reshape(*x.shape[:2], -1, self.config.head_width)
-            for project in (self.query, self.key, self.value)
-        )
-        theta = self.config.rope_theta
-        return (
-            rotate(self.query_norm(query), positions_bt, theta),
-            rotate(self.key_norm(key), positions_bt, theta),
-            value,
-        )
-
-    def _write(self, cache: Lfm2Cache, key: Array, value: Array, slot: Int[Array, ""]) -> Lfm2Cache:
-        start = (self.place, 0, slot, 0, 0)
-        keys = jax.lax.dynamic_update_slice(cache.keys, key[None], start)
-        return cache._replace(keys=keys, values=jax.lax.dynamic_update_slice(cache.values, value[None], start))
+    def _heads(self, x: Float[Array, "B T E"]) -> Float[Array, "B T H D"]:
+        return x.reshape(*x.shape[:2], -1, self.config.head_width)
 
 
 class ShortConv(nnx.Module):
-    """A depthwise causal convolution between two multiplicative gates; `place` is its index among its kind.
+    """A depthwise causal convolution between two multiplicative gates.
 
     Its three input projections are one tensor in the checkpoint, kept apart so that each can be split over devices.
     """
 
-    def __init__(self, config: Lfm2Config, place: int, *, rngs: nnx.Rngs):
-        self.place = place
+    def __init__(self, config: Lfm2Config, *, rngs: nnx.Rngs):
         width = config.width
         self.input_gate = Linear(width, width, bias=False, rngs=rngs)
         self.output_gate = Linear(width, width, bias=False, rngs=rngs)
@@ -245,48 +170,17 @@ class ShortConv(nnx.Module):
         self.kernel = nnx.Param(taps * config.n_taps**-0.5)
         self.out = Linear(width, width, bias=False, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], order: Order) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
-        """Convolve, and return the convolution's inputs as well."""
+    def __call__(
+        self, x: Float[Array, "B T D"], order: TokenOrder
+    ) -> tuple[Float[Array, "B W D"], Float[Array, "B T D"]]:
+        """Convolve, summing in float32, and return the convolution's inputs as well."""
         inputs = self.input_gate(x) * self.content(x)
-        n_before = self.kernel.shape[0] - 1
-        if order.before_btk is None:
-            shifts = range(n_before, 0, -1)
-            n_tokens = x.shape[1]
-            earlier = [jnp.pad(inputs, ((0, 0), (k, 0), (0, 0)))[:, :n_tokens] for k in shifts]
-        else:
-            earlier = [_at(inputs, order.before_btk[:, :, k]) for k in reversed(range(n_before))]
-        return self._mix(x, [*earlier, inputs]), inputs
-
-    def store(self, cache: Lfm2Cache, written: Float[Array, "B T D"], order: Order, last_b: Array) -> Lfm2Cache:
-        """Keep the inputs of the token at `last_b` and of those before it."""
-        n_before = cache.convs.shape[2]
-        if order.before_btk is None:
-            places_bk = last_b[:, None] - jnp.arange(n_before)[None, :]
-        else:
-            before_b1k = jnp.take_along_axis(order.before_btk, last_b[:, None, None], axis=1)
-            places_bk = jnp.concatenate([last_b[:, None], before_b1k[:, 0]], axis=1)[:, :n_before]
-        return cache._replace(convs=cache.convs.at[self.place].set(_at(written, places_bk[:, ::-1])))
-
-    def step(
-        self, x: Float[Array, "B 1 D"], order: Order, cache: Lfm2Cache, slot: Int[Array, ""]
-    ) -> tuple[Float[Array, "B 1 D"], Lfm2Cache]:
-        """Convolve the cache's inputs and one more, which pushes the earliest out."""
-        window = jnp.concatenate([cache.convs[self.place], self.input_gate(x) * self.content(x)], axis=1)
-        taps = [window[:, k : k + 1] for k in range(window.shape[1])]
-        return self._mix(x, taps), cache._replace(convs=cache.convs.at[self.place].set(window[:, 1:]))
-
-    def _mix(self, x: Float[Array, "B T D"], inputs: list[Array]) -> Float[Array, "B T D"]:
-        """Weigh the inputs, the earliest first, sum in float32, gate and project."""
         kernel = self.kernel[...].astype(jnp.float32)
-        terms = [u.astype(jnp.float32) * kernel[k][None, None] for k, u in enumerate(inputs)]
+        n_before = kernel.shape[0] - 1
+        taps = [*(order.earlier(inputs, k) for k in range(n_before, 0, -1)), order.wanted(inputs)]
+        terms = [u.astype(jnp.float32) * kernel[k][None, None] for k, u in enumerate(taps)]
         mixed = functools.reduce(jnp.add, terms)
-        return self.out(self.output_gate(x) * mixed.astype(x.dtype))
-
-
-def _at(inputs: Float[Array, "B T D"], places_bn: Int[Array, "B N"]) -> Float[Array, "B N D"]:
-    """Rows of `inputs`, zeros where the index is negative."""
-    found = jnp.take_along_axis(inputs, jnp.maximum(places_bn, 0)[:, :, None], axis=1)
-    return jnp.where(places_bn[:, :, None] >= 0, found, jnp.zeros((), inputs.dtype))
+        return self.out(self.output_gate(order.wanted(x)) * mixed.astype(x.dtype)), inputs
 
 
 def _attending_layers(config: Mapping[str, Any]) -> tuple[bool, ...]:

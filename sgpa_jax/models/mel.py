@@ -49,6 +49,16 @@ class WhisperMelConfig:
         """Zeros needed behind a clip's end: the last window, and the two frames that Whisper's stem looks at."""
         return self.n_fft + 3 * self.hop_samples
 
+    @property
+    def room_frames(self) -> int:
+        """Frames needed behind a clip's last: those that its last samples reach, and the two of Whisper's stem."""
+        return max(2, -(-self.reach_samples // self.hop_samples))
+
+    @property
+    def reach_samples(self) -> int:
+        """How far from its middle, frame f's being sample f * hop, a frame looks before it is settled."""
+        return self.n_fft // 2
+
     def n_frames(self, n_samples: Count) -> Count:
         """Mel frames of waveforms of `n_samples`."""
         return -(-n_samples // self.hop_samples)
@@ -57,6 +67,14 @@ class WhisperMelConfig:
         """Log-mel frames of waveforms with zeros behind their ends; see `log_mel`."""
         return log_mel(wave_bs, self)
 
+    def local_frames(self, wave_bs: Float[Array, "B S"], n_samples_b: Int[Array, " B"]) -> Float[Array, "B F M"]:
+        """Frames that know no more of a waveform than what is within their reach; see `log_power`."""
+        return log_power(wave_bs, self)
+
+    def settle(self, log_power_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> Float[Array, "B F M"]:
+        """Make features of local frames by what depends on the whole clip; see `clamp`."""
+        return clamp(log_power_bfm)
+
 
 def log_mel(wave_bs: Float[Array, "B S"], config: WhisperMelConfig) -> Float[Array, "B F M"]:
     """Log-mel of waveforms whose true end is followed by zeros up to S: F = S // hop frames of M mel bins, float32.
@@ -64,6 +82,11 @@ def log_mel(wave_bs: Float[Array, "B S"], config: WhisperMelConfig) -> Float[Arr
     The reference pads every clip to the model's full window. Its padded frames hold the log-mel of silence and the
     clamp looks at the clip's maximum alone, so frames computed from fewer zeros are the same frames.
     """
+    return clamp(log_power(wave_bs, config))
+
+
+def log_power(wave_bs: Float[Array, "B S"], config: WhisperMelConfig) -> Float[Array, "B F M"]:
+    """Log-mel before the clamp."""
     half = config.n_fft // 2
     left = wave_bs[:, 1 : half + 1][:, ::-1]
     padded = jnp.concatenate([left, wave_bs, jnp.zeros((wave_bs.shape[0], half), wave_bs.dtype)], axis=1)
@@ -77,10 +100,14 @@ def log_mel(wave_bs: Float[Array, "B S"], config: WhisperMelConfig) -> Float[Arr
     window = jnp.asarray(_window(config.n_fft))[None, None, :]
     spectrum = jnp.fft.rfft(frames.astype(jnp.float32) * window, axis=-1)
     power = spectrum.real**2 + spectrum.imag**2
-    log_spec = jnp.log10(jnp.maximum(power @ jnp.asarray(mel_filters(config)), 1e-10))
+    return jnp.log10(jnp.maximum(power @ jnp.asarray(mel_filters(config)), 1e-10))
+
+
+def clamp(log_power_bfm: Float[Array, "B F M"]) -> Float[Array, "B F M"]:
+    """Lift what is eight decades below a clip's maximum, and scale."""
     # The reference's maximum runs over the padded window, where silence is the floor of 1e-10.
-    floor = jnp.maximum(log_spec.max((1, 2), keepdims=True), -10.0) - 8.0
-    return (jnp.maximum(log_spec, floor) + 4.0) / 4.0
+    floor = jnp.maximum(log_power_bfm.max((1, 2), keepdims=True), -10.0) - 8.0
+    return (jnp.maximum(log_power_bfm, floor) + 4.0) / 4.0
 
 
 def mel_filters(config: WhisperMelConfig) -> np.ndarray:

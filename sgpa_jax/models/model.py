@@ -20,12 +20,14 @@ from sgpa_jax.audio import SAMPLES_STEP_S, TOKEN_STEP, Clip, round_up
 from sgpa_jax.errors import AudioError, CheckpointError, UsageError, unknown_name
 from sgpa_jax.models.audio_lm import AudioLM, AudioLMConfig, Layout, Placed, layout_of_ids
 from sgpa_jax.models.chat import ChatFormat, LFM2AudioChat, Messages, clips_of
+from sgpa_jax.models.decoder import Decoder, decoder_of
 from sgpa_jax.models.generate import generate_text
 from sgpa_jax.models.inputs import ModelInputs, layout_row, with_response, without_response
+from sgpa_jax.models.order import Order
 from sgpa_jax.models.sampling import Sampling
-from sgpa_jax.models.speech import Speech, SpeechMarks, generate_speech
+from sgpa_jax.models.speech import Speech, SpeechMarks, generate_speech, speech_of
 
-_RESPONSE_STEP = 64
+_RESPONSE_STEP = 32
 _PROBE_TOKENS = 8
 MODES = ("sequential", "interleaved")
 """How text and audio follow one another in a spoken answer."""
@@ -73,6 +75,16 @@ class Model:
     graphdef: nnx.GraphDef
     state: nnx.State
     mesh: Mesh | None = None
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        """The decoder as the coalition engines take it: a second copy of its layers, made when first asked for."""
+        return decoder_of(nnx.merge(self.graphdef, self.state).decoder)
+
+    @property
+    def platform(self) -> str:
+        """What it runs on: `cpu`, `gpu` or `tpu`."""
+        return next(iter(jax.tree.leaves(self.state)[0].devices())).platform
 
     @property
     def rate_hz(self) -> int:
@@ -189,17 +201,38 @@ class Model:
             CheckpointError: the model's folder has no tokenizer.
             UsageError: draws without a key.
         """
+        prompts = self.place(without_response(inputs))
+        return self.generate_batch(prompts, max_new_tokens=max_new_tokens, sampling=sampling, key=key)[0]
+
+    def generate_batch(
+        self,
+        prompts: Placed,
+        *,
+        max_new_tokens: int,
+        order: Order | None = None,
+        n_shared: int = 0,
+        sampling: Sampling | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> list[Response]:
+        """Answer prompts whose audio is in place, all at once; each as `generate` would alone.
+
+        Their tokens follow each other in `order`, without it as they stand; the first `n_shared`, fewer than any
+        prompt has, are the same in all of them and are read once.
+
+        Raises:
+            CheckpointError: the model's folder has no tokenizer.
+            UsageError: draws without a key.
+        """
         chat = self._chat()
         _check_key(key, sampling)
-        placed = self.place(without_response(inputs))
         graphdef, state = nnx.split(nnx.merge(self.graphdef, self.state).decoder)
-        room = round_up(max_new_tokens, _RESPONSE_STEP)
-        ids = generate_text(
-            graphdef, state, placed, jnp.asarray(max_new_tokens), room=room, end_ids=chat.end_ids, sampling=sampling,
-            key=key,
+        ids_bn = generate_text(
+            graphdef, state, prompts, jnp.asarray(max_new_tokens), room=round_up(max_new_tokens, _RESPONSE_STEP),
+            end_ids=chat.end_ids, order=order, n_shared=n_shared, sampling=sampling, key=key,
         )  # fmt: skip
-        row = np.asarray(ids)[0].tolist()
-        return self.response(row[: row.index(chat.end_ids[0])] if chat.end_ids[0] in row else row)
+        end_id = chat.end_ids[0]
+        rows = np.asarray(ids_bn).tolist()
+        return [self.response(row[: row.index(end_id)] if end_id in row else row) for row in rows]
 
     def speak(
         self,
@@ -226,6 +259,33 @@ class Model:
             CheckpointError: the model's folder has no tokenizer.
             UsageError: the model does not speak, an unknown mode, no room for a token, or draws without a key.
         """
+        prompts = self.place(without_response(inputs))
+        return self.speak_batch(
+            prompts, max_new_tokens=max_new_tokens, mode=mode, text_sampling=text_sampling,
+            audio_sampling=audio_sampling, key=key,
+        )[0]  # fmt: skip
+
+    def speak_batch(
+        self,
+        prompts: Placed,
+        *,
+        max_new_tokens: int,
+        mode: str = "sequential",
+        order: Order | None = None,
+        n_shared: int = 0,
+        text_sampling: Sampling | None = None,
+        audio_sampling: Sampling | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> list[Speech]:
+        """Answer prompts whose audio is in place, all at once; each as `speak` would alone.
+
+        Their tokens follow each other in `order`, without it as they stand; the first `n_shared`, fewer than any
+        prompt has, are the same in all of them and are read once.
+
+        Raises:
+            CheckpointError: the model's folder has no tokenizer.
+            UsageError: as `speak`.
+        """
         if self.config.audio_out is None:
             raise UsageError(f"the model {self.name} answers in text alone; ask for text, or give an LFM2-Audio")
         if mode not in MODES:
@@ -236,22 +296,14 @@ class Model:
         chat = self._chat()
         assert isinstance(chat, LFM2AudioChat)
         tokens = generate_speech(
-            self.graphdef, self.state, self.place(without_response(inputs)), jnp.asarray(max_new_tokens),
+            self.graphdef, self.state, prompts, jnp.asarray(max_new_tokens),
             room=round_up(max_new_tokens, _RESPONSE_STEP),
             marks=SpeechMarks(chat.id_of(chat.turn_end), chat.audio_start_id, chat.text_end_id),
             interleave=self.config.audio_out.interleave if mode == "interleaved" else None,
-            text_sampling=text_sampling, audio_sampling=audio_sampling, key=key,
+            order=order, n_shared=n_shared, text_sampling=text_sampling, audio_sampling=audio_sampling, key=key,
         )  # fmt: skip
-        n = int(tokens.n_b[0])
-        ids, codes, is_audio = (
-            np.asarray(column)[0, :n].tolist() for column in (tokens.ids_bn, tokens.codes_bnk, tokens.is_audio_bn)
-        )
-        return Speech(
-            tuple(ids),
-            tuple(tuple(frame) if spoken else () for frame, spoken in zip(codes, is_audio, strict=True)),
-            tuple(is_audio),
-            chat.text([token for token, spoken in zip(ids, is_audio, strict=True) if not spoken]),
-        )
+        tokens = jax.tree.map(np.asarray, tokens)
+        return [speech_of(tokens, row, chat.text) for row in range(len(tokens.n_b))]
 
     def transcribe(self, clip: Clip, *, max_new_tokens: int) -> str:
         """Return what the model writes when its chat format's request for a transcription is put to it.

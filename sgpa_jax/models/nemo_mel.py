@@ -87,6 +87,16 @@ class NemoMelConfig:
         """Zeros needed behind a clip's end: none, what is behind it is not looked at."""
         return 0
 
+    @property
+    def room_frames(self) -> int:
+        """Frames needed behind a clip's last: none, as for samples."""
+        return 0
+
+    @property
+    def reach_samples(self) -> int:
+        """How far from its middle, frame f's being sample f * hop, a frame looks before it is settled."""
+        return self.n_fft // 2 + 1  # the pre-emphasis looks one sample back
+
     def n_frames(self, n_samples: Count) -> Count:
         """Mel frames of clips of `n_samples`, the last one, of zeros, included."""
         return n_samples // self.hop_samples + 1
@@ -94,6 +104,14 @@ class NemoMelConfig:
     def features(self, wave_bs: Float[Array, "B S"], n_samples_b: Int[Array, " B"]) -> Float[Array, "B F M"]:
         """Log-mel frames of clips with zeros behind their ends; see `nemo_log_mel`."""
         return nemo_log_mel(wave_bs, n_samples_b, self)
+
+    def local_frames(self, wave_bs: Float[Array, "B S"], n_samples_b: Int[Array, " B"]) -> Float[Array, "B F M"]:
+        """Frames that know no more of a clip than what is within their reach, and its end; see `log_power`."""
+        return log_power(wave_bs, n_samples_b, self)
+
+    def settle(self, log_power_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> Float[Array, "B F M"]:
+        """Make features of local frames by what depends on the whole clip; see `normalise`."""
+        return normalise(log_power_bfm, n_frames_b - 1)
 
 
 def nemo_log_mel(

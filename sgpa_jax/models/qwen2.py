@@ -1,21 +1,20 @@
 """Qwen2's decoder on embeddings, with the attention mask and the positions as arguments.
 
-Upstream: transformers `Qwen2Model` (5.23). The cache is a plain pytree passed in and out. Attention is given as a mask
-rather than assumed causal, so that several questions or coalitions may share one pass over the tokens before them.
+Upstream: transformers `Qwen2Model` (5.23). Who may look at whom is given rather than assumed
+causal, so that several questions or coalitions may share one pass over the tokens before them.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from sgpa_jax.models.config import only
-from sgpa_jax.models.layers import Embedding, Linear, RMSNorm, attention, rotate
-from sgpa_jax.models.order import Order
+from sgpa_jax.models.layers import Embedding, Linear, RMSNorm, rotate
+from sgpa_jax.models.order import Order, TokenOrder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +56,6 @@ class Qwen2Config:
         )
 
 
-class KVCache(NamedTuple):
-    """Keys and values of every layer, `[L, B, U, G, D]` for U slots and G key heads."""
-
-    keys: Float[Array, "L B U G D"]
-    values: Float[Array, "L B U G D"]
-
-
 class Qwen2(nnx.Module):
     """Embeddings in, next-token logits out."""
 
@@ -83,40 +75,9 @@ class Qwen2(nnx.Module):
         returns the one that goes on: a pure tap that reads or replaces it.
         """
         for i, layer in enumerate(self.layers):
-            x, _, _ = layer(x, order.positions_bt, order.mask_btu)
+            x, _ = layer(x, order)
             x = x if edit is None else edit(i, x)
         return self.norm(x)
-
-    def prefill(
-        self, x: Float[Array, "B T D"], order: Order, last_b: Int[Array, " B"], n_slots: int
-    ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Like calling, and return a cache with room for `n_slots` positions, the first T of them filled.
-
-        `last_b`, the index of each row's last token, matters only to decoders whose state is where a row ends.
-        """
-        keys, values = [], []
-        for layer in self.layers:
-            x, key, value = layer(x, order.positions_bt, order.mask_btu)
-            room = ((0, 0), (0, n_slots - key.shape[1]), (0, 0), (0, 0))
-            keys.append(jnp.pad(key, room))
-            values.append(jnp.pad(value, room))
-        return self.norm(x), KVCache(jnp.stack(keys), jnp.stack(values))
-
-    def step(
-        self,
-        x: Float[Array, "B 1 D"],
-        positions_b1: Int[Array, "B 1"],
-        mask_b1u: Bool[Array, "B 1 U"],
-        cache: KVCache,
-        slot: Int[Array, ""],
-    ) -> tuple[Float[Array, "B 1 D"], KVCache]:
-        """Run one position a row, written to `slot` of the cache; `mask_b1u` must let it see itself there."""
-        keys, values = [], []
-        for i, layer in enumerate(self.layers):
-            x, key, value = layer(x, positions_b1, mask_b1u, (cache.keys[i], cache.values[i], slot))
-            keys.append(key)
-            values.append(value)
-        return self.norm(x), KVCache(jnp.stack(keys), jnp.stack(values))
 
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Next-token logits in float32."""
@@ -140,23 +101,16 @@ class Qwen2Layer(nnx.Module):
         self.down = Linear(config.ffn_width, width, bias=False, rngs=rngs)
 
     def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        positions_bt: Int[Array, "B T"],
-        mask_btu: Bool[Array, "B T U"],
-        cache: tuple[Array, Array, Array] | None = None,
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "B U G D"], Float[Array, "B U G D"]]:
-        """Return the new residual stream and the keys and values attended to (the cache's with ours written in)."""
-        config = self.config
+        self, x: Float[Array, "B T D"], order: TokenOrder
+    ) -> tuple[Float[Array, "B W D"], tuple[Float[Array, "B T G E"], Float[Array, "B T G E"]]]:
+        """Return the residual stream of the order's wanted rows, and the keys and values of all."""
+        theta, positions = self.config.rope_theta, order.positions_bt
         y = self.attention_norm(x)
-        query = self.query(y).reshape(*y.shape[:2], config.n_heads, config.head_width)
-        key = self.key(y).reshape(*y.shape[:2], config.n_kv_heads, config.head_width)
-        value = self.value(y).reshape(*y.shape[:2], config.n_kv_heads, config.head_width)
-        query, key = rotate(query, positions_bt, config.rope_theta), rotate(key, positions_bt, config.rope_theta)
-        if cache is not None:
-            old_keys, old_values, slot = cache
-            key = jax.lax.dynamic_update_slice_in_dim(old_keys, key, slot, axis=1)
-            value = jax.lax.dynamic_update_slice_in_dim(old_values, value, slot, axis=1)
-        x = x + self.out(attention(query, key, value, mask_btu))
+        key, value = rotate(self._heads(self.key(y)), positions, theta), self._heads(self.value(y))
+        query = rotate(self._heads(self.query(order.wanted(y))), order.wanted(positions), theta)
+        x = order.wanted(x) + self.out(order.attend(query, key, value))
         y = self.ffn_norm(x)
-        return x + self.down(jax.nn.silu(self.gate(y)) * self.up(y)), key, value
+        return x + self.down(jax.nn.silu(self.gate(y)) * self.up(y)), (key, value)
+
+    def _heads(self, x: Float[Array, "B T E"]) -> Float[Array, "B T H D"]:
+        return x.reshape(*x.shape[:2], -1, self.config.head_width)

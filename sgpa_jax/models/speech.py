@@ -6,17 +6,20 @@ until the text ends, and audio goes on to its own end. Every row of a batch is a
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sgpa_jax.models.audio_lm import Placed
 from sgpa_jax.models.audio_out import END_OF_AUDIO
-from sgpa_jax.models.order import causal_order
+from sgpa_jax.models.cache import Reading, read, read_on
+from sgpa_jax.models.order import Order, causal_order
 from sgpa_jax.models.sampling import Sampling, choose, row_keys
 
 
@@ -65,6 +68,19 @@ class SpeechTokens(NamedTuple):
         return self.codes_bnk[:, :, 0] >= 0
 
 
+def speech_of(tokens: SpeechTokens, row: int, text: Callable[[list[int]], str]) -> Speech:
+    """Return one row of a batch as what was said; `text` spells the ids of its text tokens."""
+    n = int(tokens.n_b[row])
+    columns = (tokens.ids_bn, tokens.codes_bnk, tokens.is_audio_bn)
+    ids, codes, is_audio = (np.asarray(column[row, :n]).tolist() for column in columns)
+    return Speech(
+        tuple(ids),
+        tuple(tuple(frame) if spoken else () for frame, spoken in zip(codes, is_audio, strict=True)),
+        tuple(is_audio),
+        text([token for token, spoken in zip(ids, is_audio, strict=True) if not spoken]),
+    )
+
+
 class _Turn(NamedTuple):
     """What every row does next: speak or write, how many of that are left, and whether its text or all has ended."""
 
@@ -80,13 +96,13 @@ class _Written(NamedTuple):
     count: Int[Array, ""]
     tokens: SpeechTokens
     turn: _Turn
-    cache: NamedTuple
+    reading: Reading
 
 
 @functools.partial(
     jax.jit,
     static_argnums=0,
-    static_argnames=("room", "marks", "interleave", "text_sampling", "audio_sampling"),
+    static_argnames=("room", "marks", "interleave", "n_shared", "text_sampling", "audio_sampling"),
 )
 def generate_speech(
     graphdef: nnx.GraphDef,
@@ -97,6 +113,8 @@ def generate_speech(
     room: int,
     marks: SpeechMarks,
     interleave: tuple[int, int] | None = None,
+    order: Order | None = None,
+    n_shared: int = 0,
     text_sampling: Sampling | None = None,
     audio_sampling: Sampling | None = None,
     key: PRNGKeyArray | None = None,
@@ -104,12 +122,13 @@ def generate_speech(
     """Return the next tokens and frames of every row, until all rows ended or there are `n_new` (at least one).
 
     In sequence without `interleave`, which gives the numbers of text tokens and of frames that alternate. Each kind
-    greedily without its sampling, else drawn from `key`. The result has N = `room` columns, at least `n_new`. The model
-    is `(graphdef, state)`; its `decoder` and its `audio_out` are used.
+    greedily without its sampling, else drawn from `key`. The result has N = `room` columns, at least `n_new`. The
+    prompt's tokens follow each other in `order`, without it as they stand; the first `n_shared` are the same in every
+    row. The model is `(graphdef, state)`; its `decoder` and its `audio_out` are used.
     """
     model = nnx.merge(graphdef, state)
     decoder, audio_out = model.decoder, model.audio_out
-    (n_rows, n_prompt), n_codebooks = placed.x.shape[:2], audio_out.config.n_codebooks
+    n_rows, n_codebooks = len(placed.n_b), audio_out.config.n_codebooks
 
     def text(hidden_bd: Float[Array, "B D"], place: Int[Array, ""]) -> Int[Array, " B"]:
         keys = None if key is None else row_keys(key, n_rows, place)
@@ -123,25 +142,23 @@ def generate_speech(
         return (written.count < n_new) & ~jnp.all(written.turn.ended_b)
 
     def step(written: _Written) -> _Written:
-        count, tokens, turn, cache = written
-        last, slot = count - 1, n_prompt + count - 1
+        count, tokens, turn, reading = written
+        last = count - 1
         codes = tokens.codes_bnk[:, last]
         spoken, said = audio_out.embed_codes(jnp.maximum(codes, 0)), decoder.embedding(tokens.ids_bn[:, last])
-        x = jnp.where(codes[:, :1] >= 0, spoken, said).astype(placed.x.dtype)[:, None]
-        slots = jnp.arange(n_prompt + room)[None, :]
-        visible = (slots < placed.n_b[:, None]) | ((slots >= n_prompt) & (slots <= slot))
-        hidden, cache = decoder.step(x, (placed.n_b + last)[:, None], visible[:, None, :], cache, slot)
+        x = jnp.where(codes[:, :1] >= 0, spoken, said).astype(placed.x.dtype)
+        hidden, reading = read_on(decoder, x, reading, last)
         writes, speaks = ~turn.speaks_b & ~turn.ended_b, turn.speaks_b & ~turn.ended_b
         # Either head is run only where a row needs it: the audio one costs as much as several decoder layers.
-        ids = jax.lax.cond(jnp.any(writes), text, lambda *_: _no_ids(n_rows), hidden[:, 0], count)
-        codes = jax.lax.cond(jnp.any(speaks), frame, lambda *_: _no_codes(n_rows, n_codebooks), hidden[:, 0], count)
+        ids = jax.lax.cond(jnp.any(writes), text, lambda *_: _no_ids(n_rows), hidden, count)
+        codes = jax.lax.cond(jnp.any(speaks), frame, lambda *_: _no_codes(n_rows, n_codebooks), hidden, count)
         ids = jnp.where(turn.ended_b, marks.end, jnp.where(speaks, 0, ids))
         codes = jnp.where(speaks[:, None], codes, -1)
-        return _Written(count + 1, _add(tokens, count, ids, codes), _next(turn, ids, codes, marks, interleave), cache)
+        return _Written(count + 1, _add(tokens, count, ids, codes), _next(turn, ids, codes, marks, interleave), reading)
 
-    last_b = placed.n_b - 1
-    hidden, cache = decoder.prefill(placed.x, causal_order(placed.exists_bt), last_b, n_prompt + room)
-    first = text(jnp.take_along_axis(hidden, last_b[:, None, None], axis=1)[:, 0], jnp.zeros((), jnp.int32))
+    order = causal_order(placed.exists_bt) if order is None else order
+    hidden, reading = read(decoder, placed.x, order, placed.n_b - 1, room=room, n_shared=n_shared)
+    first = text(hidden, jnp.zeros((), jnp.int32))
     empty = SpeechTokens(
         jnp.full((n_rows, room), marks.end, jnp.int32),
         jnp.full((n_rows, room, n_codebooks), -1, jnp.int32),
@@ -150,7 +167,7 @@ def generate_speech(
     nobody, codes = jnp.zeros(n_rows, bool), _no_codes(n_rows, n_codebooks)
     n_text = jnp.full(n_rows, 0 if interleave is None else interleave[0], jnp.int32)
     turn = _next(_Turn(nobody, n_text, nobody, nobody), first, codes, marks, interleave)
-    begun = _Written(jnp.ones((), jnp.int32), _add(empty, jnp.zeros((), jnp.int32), first, codes), turn, cache)
+    begun = _Written(jnp.ones((), jnp.int32), _add(empty, jnp.zeros((), jnp.int32), first, codes), turn, reading)
     tokens = jax.lax.while_loop(is_unfinished, step, begun).tokens
     is_token = (jnp.arange(room)[None, :] < n_new) & (tokens.is_audio_bn | (tokens.ids_bn != marks.end))
     return tokens._replace(n_b=is_token.sum(axis=1))

@@ -17,7 +17,7 @@ from sgpa_jax.models.inputs import ModelInputs, layout_row
 from sgpa_jax.models.lfm2 import Lfm2Layer
 from sgpa_jax.models.model import Model
 from sgpa_jax.models.order import Order, causal_order
-from sgpa_jax.models.qwen2 import Qwen2, Qwen2Layer
+from sgpa_jax.models.qwen2 import Qwen2Layer
 from sgpa_jax.models.wav2vec2 import Wav2Vec2, Wav2Vec2Conv, Wav2Vec2Layer, normalised
 from sgpa_jax.models.whisper_encoder import WhisperEncoder, WhisperLayer
 
@@ -62,9 +62,8 @@ def audio_lm_stages(model: Model, inputs: ModelInputs) -> Iterator[Step]:
         yield step("encoder.pool", encoder, _pool, n_audio)
     yield step("projector", network.projector, _call, n_audio)
     yield step("decoder.inputs", network, _placed, n_tokens, layout, jnp.array([[n_audio]]))
-    through = _qwen2_layer if isinstance(decoder, Qwen2) else _lfm2_layer
     for i, layer in enumerate(decoder.layers):
-        yield step(f"decoder.layers.{i}", layer, through, n_tokens, order)
+        yield step(f"decoder.layers.{i}", layer, _decoder_layer, n_tokens, order)
     yield step("decoder.norm", decoder.norm, _call, n_tokens)
 
 
@@ -160,11 +159,7 @@ def _placed(network: AudioLM, audio: Array, layout: Layout, n_audio_bn: Array) -
     return network.place(layout, audio[:, None], n_audio_bn).x
 
 
-def _qwen2_layer(layer: Qwen2Layer, x: Array, order: Order) -> Array:
-    return layer(x, order.positions_bt, order.mask_btu)[0]
-
-
-def _lfm2_layer(layer: Lfm2Layer, x: Array, order: Order) -> Array:
+def _decoder_layer(layer: Qwen2Layer | Lfm2Layer, x: Array, order: Order) -> Array:
     return layer(x, order)[0]
 
 

@@ -58,6 +58,11 @@ class WhisperEncoderConfig:
         """Width of a pooled position."""
         return self.width if self.pool == "mean2_norm" else 4 * self.width
 
+    @property
+    def position_frames(self) -> tuple[int, int]:
+        """Middle of the first position's receptive field, and the distance of positions, in mel frames."""
+        return (1, 4) if self.pool == "mean2_norm" else (3, 8)
+
     def n_tokens(self, n_frames: Count) -> Count:
         """Decoder positions for clips of `n_frames` mel frames (`_get_feat_extract_output_lengths`)."""
         if self.pool == "norm_stack4":

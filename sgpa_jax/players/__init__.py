@@ -2,7 +2,7 @@
 
 from sgpa_jax.players.coalitions import all_coalitions
 from sgpa_jax.players.player import NOBODY, PADDING, Player, Players
-from sgpa_jax.players.render import ABSENCES, ambient_noise, render_coalition
+from sgpa_jax.players.render import ABSENCES, ambient_noise, join_kept, render_coalition
 from sgpa_jax.players.words import sound_events, word_players
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Players",
     "all_coalitions",
     "ambient_noise",
+    "join_kept",
     "render_coalition",
     "sound_events",
     "word_players",

@@ -16,7 +16,7 @@ from sgpa_jax.players.levels import frame_power
 from sgpa_jax.players.player import PADDING
 
 ABSENCES = ("silence", "noise", "delete")
-"""The ways in which a player can be absent."""
+"""The ways in which a player can be absent from a waveform."""
 
 QUIETEST = 0.1
 NOISE_FLOOR_DB = -60.0
@@ -68,6 +68,32 @@ def render_coalition(
     else:
         heard_s = jnp.where(keep_s, wave_s, jnp.zeros_like(wave_s))
     return heard_s, jnp.maximum(jnp.sum(there_s, dtype=jnp.int32), minimum)
+
+
+def join_kept(
+    wave_s: Float[np.ndarray, "S"],
+    owner_s: Int[np.ndarray, "S"],
+    masks_cp: Bool[np.ndarray, "C P"],
+    *,
+    size: int,
+) -> Float[np.ndarray, "C size"]:
+    """Return what `delete` leaves of a recording in each of many coalitions, followed by zeros.
+
+    The same as `render_coalition`, on the host: a coalition is a few runs of samples to copy, while compiled code would
+    move every sample by itself.
+    """
+    edges = np.flatnonzero(np.diff(owner_s)) + 1
+    firsts, lasts = np.append(0, edges), np.append(edges, len(owner_s))
+    # Two more columns at the end, for the owners -2 (never) and -1 (always).
+    always = np.broadcast_to([False, True], (len(masks_cp), 2))
+    keep_cq = np.concatenate([masks_cp, always], axis=1)[:, owner_s[firsts]]
+    joined = np.zeros((len(masks_cp), size), wave_s.dtype)
+    for row_s, keep_q in zip(joined, keep_cq, strict=True):
+        start = 0
+        for first, last in zip(firsts[keep_q], lasts[keep_q], strict=True):
+            row_s[start : start + last - first] = wave_s[first:last]
+            start += last - first
+    return joined
 
 
 def ambient_noise(clip: Clip) -> Float[np.ndarray, "S"]:

@@ -11,15 +11,29 @@ from typing import Any
 from sgpa_jax.explain import Explanation
 from sgpa_jax.report.palette import scale_limit
 
-_UNITS = {"logprob": "nats", "mean_logprob": "nats per token"}
+_UNITS = {
+    "logprob": "nats",
+    "mean_logprob": "nats per token",
+    "tfidf": "cosine similarity",
+    "tfidf_per_phase": "cosine similarity",
+    "response_embedding": "cosine similarity",
+}
 _VALUES = {
     "logprob": "the log-probability of the answer",
     "mean_logprob": "the mean log-probability of the answer's tokens",
+    "tfidf": "the likeness of what is then answered to the answer, by its rare tokens",
+    "tfidf_per_phase": "the likeness of what is then answered to the answer, by its rare tokens",
+    "response_embedding": "the likeness of what is then answered to the answer, by its tokens' embeddings",
 }
 _ABSENCES = {
     "silence": "Its samples are zero; the recording keeps its length.",
     "noise": "Its samples are replaced by noise as loud as the recording's own background.",
     "delete": "Its samples are cut out and the rest is joined.",
+    "mel_delete": "Its frames of the spectrogram are cut out and the rest is joined.",
+    "embedding": "A baseline vector stands in its place at the decoder's input.",
+    "attention": "The decoder does not look at its positions.",
+    "drop": "Its positions are taken out of the decoder's input, and the others close up.",
+    "drop_keep": "Its positions are taken out of the decoder's input, and the others keep theirs.",
 }
 OUT_OF_DOMAIN = (
     "The model was not made for speech or questions like these: "
@@ -71,6 +85,18 @@ def span(explanation: Explanation, p: int) -> str:
     return f"{player.start_s:.2f}–{player.end_s:.2f} s"
 
 
+def is_log_prob(explanation: Explanation) -> bool:
+    """Whether the values are shares of a log-probability, and not of a likeness of what is answered."""
+    return explanation.game["value"] in ("logprob", "mean_logprob")
+
+
+def direction(explanation: Explanation) -> tuple[str, str, str]:
+    """Return what a negative and what a positive share do to the answer, and the latter in one word."""
+    if is_log_prob(explanation):
+        return "less likely", "more likely", "likelier"
+    return "farther from it", "nearer to it", "nearer"
+
+
 def finding(explanation: Explanation, k: int = 0) -> str:
     """Return in one sentence who made output `k` likelier, and say so where the leaders can't be told apart."""
     answer = "the answer" if explanation.outputs[k]["kind"] == "response" else f"“{output_name(explanation, k)}”"
@@ -79,8 +105,9 @@ def finding(explanation: Explanation, k: int = 0) -> str:
     order = sorted(range(len(values)), key=lambda p: -values[p])
     first = order[0]
     if values[first] <= 0:
-        return f"Nothing in the recording made {answer} likelier."
+        return f"Nothing in the recording made {answer} {direction(explanation)[2]}."
     measure = f" {unit(explanation)}".rstrip()
+    effect = f"did most to make {answer} likely" if is_log_prob(explanation) else f"did most for {answer}"
     # Two standard errors of the difference: closer than that, the order of the two is a matter of chance.
     tied = [
         p
@@ -90,12 +117,12 @@ def finding(explanation: Explanation, k: int = 0) -> str:
     ]
     if len(tied) == 1:
         name = player_name(explanation, first)
-        return f"“{name}” did most to make {answer} likely: {uncertain(explanation, first, k)}{measure}."
+        return f"“{name}” {effect}: {uncertain(explanation, first, k)}{measure}."
     names = _joined([f"“{player_name(explanation, p)}”" for p in tied])
     if explanation.is_exact:
-        return f"{names} did most to make {answer} likely: {uncertain(explanation, first, k)}{measure} each."
+        return f"{names} {effect}: {uncertain(explanation, first, k)}{measure} each."
     leader = f"“{player_name(explanation, first)}” has {uncertain(explanation, first, k)}{measure}"
-    return f"{names} did most to make {answer} likely, too close to tell apart: {leader}."
+    return f"{names} {effect}, too close to tell apart: {leader}."
 
 
 def certainty(explanation: Explanation) -> str:

@@ -19,6 +19,7 @@ from sgpa_jax.files import atomic_write
 from sgpa_jax.players import ambient_noise
 from sgpa_jax.report.facts import (
     balance,
+    direction,
     facts,
     finding,
     notices,
@@ -51,7 +52,7 @@ def page(explanation: Explanation) -> str:
         "media-src data:; img-src data:; base-uri 'none'; form-action 'none'"
     )
     wave = None if x.wave is None else x.wave.at_rate(min(max(x.wave.rate_hz, _RATES_HZ[0]), _RATES_HZ[1]))
-    measure = unit(x)
+    measure, (less, more, _) = unit(x), direction(x)
     hint = "Click a word to hear it." if wave else "The recording is not part of this page, so nothing can be played."
     pieces = {
         "title": f"{readable(x.response)} · {readable(x.question)}",
@@ -62,7 +63,9 @@ def page(explanation: Explanation) -> str:
         "long": " long" if len(x.response) > _LONG else "",
         "finding": finding(x),
         "hint": f"Colour shows what a word adds to the answer{f', in {measure}' if measure else ''}. {hint}",
-        "legend": "Colour scale: blue makes the answer less likely, orange more likely",
+        "legend": f"Colour scale: blue makes the answer {less}, orange {more}",
+        "less": less,
+        "more": more,
         "unit": f" in {measure}" if measure else "",
     }
     return Template(template).substitute(

@@ -18,6 +18,7 @@ from sgpa_jax.report.facts import (
     absence,
     balance,
     certainty,
+    direction,
     finding,
     notices,
     number,
@@ -208,7 +209,8 @@ def _legend(explanation: Explanation, ax: "Axes") -> None:
     ax.imshow([shades], aspect="auto", extent=(-limit, limit, 0, 1))
     ax.set_xticks([-limit, 0, limit], [number(-limit, limit), "0", number(limit, limit)])
     ax.set_yticks([])
-    ax.set_title("less likely    answer    more likely", fontsize=_SMALL_POINTS, color=_QUIET, pad=4)
+    less, more, _ = direction(explanation)
+    ax.set_title(f"{less}    answer    {more}", fontsize=_SMALL_POINTS, color=_QUIET, pad=4)
     _quieten(ax)
 
 

@@ -12,6 +12,7 @@ from sgpa_jax.report.facts import (
     absence,
     balance,
     certainty,
+    direction,
     finding,
     notices,
     output_name,
@@ -61,7 +62,7 @@ def _players(explanation: Explanation) -> Table:
     rows.add_column(
         Text(f"{output_name(explanation, 0)}{f', {measure}' if measure else ''}"), justify="right", no_wrap=True
     )
-    rows.add_column(Text(f"{'likelier →':>{2 * _BAR_CELLS + 1}}"), no_wrap=True)
+    rows.add_column(Text(f"{direction(explanation)[2] + ' →':>{2 * _BAR_CELLS + 1}}"), no_wrap=True)
     for p in range(len(explanation.players)):
         rows.add_row(
             Text(player_name(explanation, p)),

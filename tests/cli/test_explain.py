@@ -30,6 +30,7 @@ def test_options_reach_the_library(sgpa: Run, wav: Path, asked: SimpleNamespace)
         "absence": "delete",
         "value": "mean_logprob",
         "estimator": "permutation",
+        "baseline": "zero",
         "budget": 99,
         "max_new_tokens": 7,
         "seed": 5,

@@ -148,3 +148,36 @@ def test_a_model_of_a_closed_world_is_not_asked_for_words(sgpa: Run, speech: Pat
     result = sgpa("explain", speech, "--transcript", "auto:model")
     assert (result.exit_code, result.stdout) == (2, "")
     assert len(result.stderr.splitlines()) == 1 and "cannot transcribe" in result.stderr
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("absence", ["attention", "drop"])
+def test_absences_at_the_decoders_input_are_explained(explain, tiny_folder, family: str, absence: str):
+    told = explain(tiny_folder(family), *RESPONSE, "--dtype", "float32", "--absence", absence)
+    assert (told["engine"], told["game"]["absence"]) == ("trie", absence)
+    heard = explain(tiny_folder(family), *RESPONSE, "--dtype", "float32")
+    assert heard["engine"] == "waveform"
+    np.testing.assert_allclose(told["full_value"], heard["full_value"], atol=1e-4)
+
+
+def test_what_coalitions_make_the_model_say_is_explained(explain, tiny_folder):
+    folder = tiny_folder("lfm2_audio")
+    options = ("--max-new-tokens", 4, "--dtype", "float32")
+    told = explain(folder, *options, "--value", "tfidf")
+    assert (told["engine"], told["full_value"], len(told["outputs"])) == ("generation", [1.0], 1)
+    assert told["game"]["readout"] == "generated response"
+
+
+def test_a_plan_tells_the_engine_and_what_it_will_run(sgpa: Run, tiny_folder, speech: Path):
+    models = ("--model", tiny_folder("lfm2_audio"), "--aligner", tiny_folder("wav2vec2"))
+    plans = {}
+    for absence in ("silence", "embedding"):
+        result = sgpa("explain", speech, *models, *SAID, *RESPONSE, "--absence", absence, "--dry-run", "--json")
+        assert result.exit_code == 0, result.stderr
+        plans[absence] = json.loads(result.stdout)
+    assert [plans[absence]["engine"] for absence in plans] == ["waveform", "trie"]
+    for told in plans.values():
+        assert told["coalitions"] == 2 ** told["players"] and told["response_tokens"] == 6
+        assert told["decoder_tokens"] > 0 and told["bytes_at_once"] > 0 and told["shapes"]
+    assert plans["embedding"]["decoder_tokens"] < plans["embedding"]["tokens_one_by_one"]
+    assert plans["embedding"]["baseline"] == "mean"

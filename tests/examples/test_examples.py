@@ -1,9 +1,13 @@
 """The examples run, and print what they promise."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+
+import sgpa_jax
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -23,3 +27,28 @@ def test_inside_your_jit_is_right_for_a_linear_model(capsys):
     found = runpy.run_path(str(EXAMPLES / "inside_your_jit.py"))
     assert "[" in capsys.readouterr().out
     np.testing.assert_allclose(found["shapley_bp"], found["inputs_bp"] * found["weight_p"][None, :], atol=1e-4)
+
+
+def test_a_foreign_decoder_is_explained_by_the_trie_engine(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    found = runpy.run_path(str(EXAMPLES / "foreign_decoder.py"))
+    assert "[" in capsys.readouterr().out
+    decoder, passage = found["decoder"], found["passage"]
+    masks = sgpa_jax.all_coalitions(4)
+    alone = sgpa_jax.evaluate_flat(decoder, passage, jnp.asarray(masks))
+    np.testing.assert_allclose(found["game"].values(masks), alone, atol=1e-4)
+    source = (EXAMPLES / "foreign_decoder.py").read_text()
+    statements = [
+        line for line in source.splitlines() if line.strip() and not line.lstrip().startswith(('"""', "import"))
+    ]
+    assert len(statements) <= 17, "the decoder itself and its explanation"
+
+
+def test_the_engine_runs_inside_of_anybodys_jit_and_on_all_devices(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    found = runpy.run_path(str(EXAMPLES / "engine_inside_your_jit.py"))
+    assert "[" in capsys.readouterr().out
+    passage, masks = found["passage"], sgpa_jax.all_coalitions(4)
+    for prompt, shapley in zip(found["prompts_btd"][:2], found["shapley_bp"], strict=False):
+        values = sgpa_jax.evaluate_flat(found["decoder"], replace(passage, x_td=prompt), jnp.asarray(masks))
+        np.testing.assert_allclose(shapley, sgpa_jax.exact_shapley(values.sum(axis=1)), atol=1e-3)

@@ -181,3 +181,106 @@ def test_refuses_arguments():
 def test_bfloat16_values_are_widened():
     values_ck = Game(lambda masks_cp: masks_cp.astype(jnp.bfloat16).sum(axis=1), 6).values(MASKS_CP)
     assert values_ck.dtype == np.float32 and values_ck[-1] == 6
+
+
+def word_lists(masks_cp):
+    """An output that is no number: the names of the players, in a list."""
+    return [["abcdef"[p] for p in np.flatnonzero(mask)] for mask in np.asarray(masks_cp)]
+
+
+def share_of_full(outputs, reference):
+    return [len(words) / len(reference.full) for words in outputs]
+
+
+def test_outputs_are_kept_and_a_score_turns_them_into_values():
+    asked = []
+
+    def fn(masks_cp):
+        asked.append(len(masks_cp))
+        return word_lists(masks_cp)
+
+    game = Game(fn, 6, score=share_of_full, microbatch=16, jit=False)
+    values_ck = game.values(MASKS_CP[[5, 5, 7]])
+    np.testing.assert_allclose(values_ck, [[2 / 6], [2 / 6], [3 / 6]], rtol=1e-6)
+    assert values_ck.dtype == np.float32 and game.n_outputs == 1
+    assert game.evaluate(MASKS_CP[[7, 63]]) == [["a", "b", "c"], ["a", "b", "c", "d", "e", "f"]]
+    # The full coalition was evaluated beside those that were asked for.
+    assert asked == [16] and game.evaluations == Evaluations(requested=5, unique=3, model_forwards=16)
+    np.testing.assert_allclose(game.score([["a"], []]), [[1 / 6], [0]])
+
+
+def test_another_score_needs_no_model():
+    game = Game(traceable, 6, microbatch=64)
+    total_c1 = game.values(MASKS_CP).sum(axis=1, keepdims=True)
+    again = game.rescore(lambda outputs, reference: outputs.sum(axis=1) - reference.full.sum(), outputs=("gap",))
+    np.testing.assert_allclose(again.values(MASKS_CP), total_c1 - total_c1[-1], atol=1e-6)
+    assert again.n_outputs == 1 and again.outputs == ("gap",) and game.n_outputs == 2 and game.outputs is None
+    assert again.evaluations - game.evaluations == Evaluations(requested=64)
+    small = Game(traceable, 6, microbatch=8)
+    small.rescore(lambda outputs, _: outputs[:, :1]).values(MASKS_CP)
+    np.testing.assert_allclose(small.values(MASKS_CP), plain(MASKS_CP), atol=1e-6)
+    assert small.evaluations == Evaluations(requested=64)
+
+
+def test_array_outputs_keep_their_shape_and_are_traced():
+    game = Game(
+        lambda masks_cp: jnp.stack([traceable(masks_cp)] * 3, axis=1),
+        6,
+        microbatch=5,
+        score=lambda outputs_crk, _: outputs_crk.mean(axis=1),
+    )
+    assert game.evaluate(MASKS_CP[:7]).shape == (7, 3, 2) and game.jit
+    np.testing.assert_allclose(game.values(MASKS_CP), plain(MASKS_CP), atol=1e-6)
+
+
+def test_the_reference_stays_what_it_was_when_the_game_was_scored_first():
+    seen = []
+
+    def score(outputs, reference):
+        seen.append((reference.full, len(reference.corpus)))
+        return np.zeros(len(outputs))
+
+    game = Game(word_lists, 6, score=score, jit=False)
+    game.values(MASKS_CP[:10])
+    game.values(MASKS_CP[:40])
+    assert seen == [(list("abcdef"), 11)] * 2
+    game.rescore(score).values(MASKS_CP[:2])
+    assert seen[-1] == (list("abcdef"), 41)
+
+
+def test_batches_are_filled_by_length():
+    batches = []
+
+    def fn(masks_cp):
+        batches.append(masks_cp.sum(axis=1).tolist())
+        return masks_cp.sum(axis=1)
+
+    game = Game(fn, 6, microbatch=8, jit=False, length=lambda masks_cp: masks_cp.sum(axis=1))
+    assert game.values(MASKS_CP)[:, 0].tolist() == MASKS_CP.sum(axis=1).tolist()
+    flat = [size for batch in batches for size in batch]
+    assert flat == sorted(flat) and len(batches) == 8
+
+
+def test_refuses_outputs_and_scores_of_another_number():
+    for returned in ([[]] * 7, np.zeros((7, 2)), np.float32(1)):
+        with pytest.raises(UsageError, match="a row for each"):
+            Game(lambda masks_cp, r=returned: r, 6, microbatch=8, jit=False, score=share_of_full).values(MASKS_CP[:3])
+    with pytest.raises(UsageError, match="the score returned"):
+        Game(word_lists, 6, score=lambda outputs, _: np.zeros(2), jit=False).values(MASKS_CP[:3])
+    with pytest.raises(UsageError, match=r"nan to the coalition \[1\]"):
+        Game(word_lists, 6, score=lambda outputs, _: [0, np.nan, 0], jit=False).values(MASKS_CP[[0, 2, 3]])
+
+
+def test_coalitions_that_differ_in_players_who_do_not_matter_are_one():
+    asked = []
+
+    def fn(masks_cp):
+        asked.extend(masks_cp.tolist())
+        return masks_cp @ [1, 2, 4]
+
+    game = Game(fn, 3, microbatch=4, jit=False, matters_p=np.array([True, False, True]))
+    masks_cp = all_coalitions(3)
+    assert game.values(masks_cp)[:, 0].tolist() == [0, 1, 0, 1, 4, 5, 4, 5]
+    assert game.evaluations == Evaluations(requested=8, unique=4, model_forwards=4) and len(asked) == 4
+    scored = game.rescore(lambda outputs, reference: outputs - reference.full)
+    assert scored.values(masks_cp[6:])[:, 0].tolist() == [-1, 0] and len(asked) == 4

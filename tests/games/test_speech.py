@@ -51,7 +51,7 @@ def test_every_coalition_equals_hearing_it_alone(model, clip, players, absence):
     response = "red blue kitchen"
     inputs = model.prepare(clip, "what to do ?", response=response)
     masks = all_coalitions(len(players))
-    found = speech_game(model, inputs, players, absence=absence, microbatch=3).values(masks)
+    found = speech_game(model, inputs, players, absence=absence, microbatch=8).values(masks)
     for mask, values in zip(masks, found, strict=True):
         heard = Clip(_heard(clip, players, mask, absence), RATE_HZ)
         alone = model.prepare(heard, "what to do ?", response=response)
@@ -86,8 +86,8 @@ def test_microbatches_and_devices_change_nothing(model, clip, players):
 def test_mean_is_the_sum_over_the_number_of_tokens(model, clip, players):
     inputs = model.prepare(clip, "what to do ?", response="red blue")
     masks = all_coalitions(len(players))[:3]
-    total = speech_game(model, inputs, players, microbatch=3).values(masks)
-    mean = speech_game(model, inputs, players, microbatch=3, value="mean_logprob").values(masks)
+    total = speech_game(model, inputs, players, microbatch=8).values(masks)
+    mean = speech_game(model, inputs, players, microbatch=8, value="mean_logprob").values(masks)
     np.testing.assert_allclose(mean[:, 0] * 2, total[:, 0], rtol=1e-5)
     np.testing.assert_allclose(mean[:, 1:], total[:, 1:], rtol=1e-6)
 

@@ -21,7 +21,6 @@ from sgpa_jax.models.order import Order, causal_order
 
 KINDS = ["conv", "full_attention", "conv", "full_attention"]
 N_TAPS = 4
-N_PROMPT, N_SLOTS = 15, 20
 
 
 class Holder(nnx.Module):
@@ -76,28 +75,6 @@ def whole(ours):
 @pytest.fixture(scope="module")
 def logits(whole):
     return lambda *inputs: whole(*inputs)[2]
-
-
-@pytest.fixture(scope="module")
-def prefill(ours):
-    """The same with a cache: (embeddings, order, last) to (logits, cache)."""
-
-    def run(decoder, *inputs):
-        hidden, cache = decoder.prefill(*inputs, N_SLOTS)
-        return decoder.logits(hidden), cache
-
-    return _compiled(ours, run)
-
-
-@pytest.fixture(scope="module")
-def step(ours):
-    """One position: (embeddings, positions, mask, cache, slot) to (logits, cache)."""
-
-    def run(decoder, *inputs):
-        hidden, cache = decoder.step(*inputs)
-        return decoder.logits(hidden), cache
-
-    return _compiled(ours, run)
 
 
 @pytest.fixture(scope="module")
@@ -188,50 +165,23 @@ def test_removed_tokens_leave_no_trace(ours, logits, ids):
     np.testing.assert_allclose(found, expected[:, :8], atol=1e-5)
 
 
-def test_two_continuations_share_a_prefix(ours, logits, prefill, step, ids):
-    """A row of prefix, one end and another end gives each end what it would get alone, also step by step."""
+def test_two_continuations_share_a_prefix(ours, logits, ids):
+    """A row of prefix, one end and another end gives each end what it would get alone."""
     prefix, ends = ids[:1, :5], (ids[:1, 5:9], ids[1:, 5:11])
-    alone = [np.concatenate([prefix, end], axis=1) for end in (*ends, np.append(ends[0], ids[1:, :1], axis=1))]
-    # All three in one shape, the shorter ones padded behind their end, and everything in pairs: nothing new to compile.
+    alone = [np.concatenate([prefix, end], axis=1) for end in ends]
+    # Both in one shape, the shorter one padded behind its end, and everything in pairs: nothing new to compile.
     rows = np.stack([np.pad(row[0], (0, 11 - row.shape[1])) for row in alone])
-    expected = [np.asarray(logits(ours.embedding(rows[[i, i]]), _all(rows[[i, i]])))[0] for i in range(3)]
+    expected = [np.asarray(logits(ours.embedding(rows[[i, i]]), _all(rows[[i, i]])))[0] for i in range(2)]
     branch = np.repeat([0, 1, 2], [5, 4, 6])
-    place = np.arange(N_PROMPT)
+    place = np.arange(15)
     positions = np.where(branch == 2, place - 4, place)
     sees = (place[None, :] <= place[:, None]) & ((branch[None, :] == 0) | (branch[None, :] == branch[:, None]))
     predecessor = np.where(place == 9, 4, place - 1)
     order = Order(*(jnp.asarray(np.stack([row, row])) for row in (positions, sees, _before(predecessor[None])[0])))
     packed = np.concatenate([prefix, *ends], axis=1).repeat(2, axis=0)
-    found, cache = prefill(ours.embedding(packed), order, jnp.array([8, 8]))
+    found = logits(ours.embedding(packed), order)
     np.testing.assert_allclose(found[0, :9], expected[0][:9], atol=1e-5)
     np.testing.assert_allclose(found[0, np.r_[0:5, 9:15]], expected[1], atol=1e-5)
-    # Going on behind the first end: its last inputs are those that the pointers lead to, not the end of the row.
-    mask = np.pad(np.append(sees[8], True), (0, N_SLOTS - N_PROMPT - 1))[None, None].repeat(2, axis=0)
-    next_ids = ids[[1, 1], :1]
-    found, _ = step(ours.embedding(next_ids), jnp.array([[9], [9]]), mask, cache, jnp.array(N_PROMPT))
-    np.testing.assert_allclose(found[0, 0], expected[2][9], atol=1e-5)
-
-
-@pytest.mark.parametrize("pointers", [False, True])
-def test_cached_decoding_of_rows_of_any_length_equals_the_whole_pass(ours, logits, prefill, step, ids, pointers):
-    """Rows of 6 and 2 tokens (fewer than a convolution is long) go on from their own ends."""
-    lengths = np.array([6, 2])
-    exists = jnp.arange(N_PROMPT)[None, :] < lengths[:, None]
-    order = causal_order(exists)
-    if pointers:
-        order = order._replace(before_btk=_before(np.broadcast_to(np.arange(N_PROMPT) - 1, (2, N_PROMPT))))
-    prompts = ours.embedding(np.pad(ids, ((0, 0), (0, N_PROMPT - ids.shape[1]))))
-    found, cache = prefill(prompts, order, jnp.asarray(lengths - 1))
-    expected = np.asarray(logits(ours.embedding(ids), _all(ids)))
-    for b, n in enumerate(lengths):
-        np.testing.assert_allclose(found[b, :n], expected[b, :n], atol=1e-4)
-    slots = np.arange(N_SLOTS)
-    for k in range(4):
-        places = lengths + k
-        visible = (slots < lengths[:, None]) | ((slots >= N_PROMPT) & (slots <= N_PROMPT + k))
-        x = ours.embedding(ids[np.arange(2), places][:, None])
-        found, cache = step(x, jnp.asarray(places)[:, None], visible[:, None], cache, jnp.array(N_PROMPT + k))
-        np.testing.assert_allclose(found[:, 0], expected[np.arange(2), places], atol=1e-4)
 
 
 def test_greedy_generation_equals_the_reference(theirs, ours, ids):
@@ -259,9 +209,6 @@ def test_convolutions_reach_exactly_as_far_as_their_taps():
     np.testing.assert_allclose(hidden[others], zeroed[others], atol=1e-6)
     differs = np.abs(np.asarray(hidden - removed)).max(axis=-1) > 1e-5
     assert set(np.flatnonzero(differs)) - {8, 9} == set(range(10, 18))
-    x, order = rows[:1], causal_order(jnp.ones((1, 24), bool))
-    _, cache = jax.eval_shape(lambda x: decoder.prefill(x, order, jnp.array([23]), 24), x)
-    assert cache.keys.shape[0] == 0 and cache.convs.shape == (4, 1, 2, 16)
 
 
 def test_gradients_flow_through_either_way_of_convolving():
@@ -297,9 +244,11 @@ def test_an_edit_replaces_the_residual_stream(ours, ids):
 def test_bfloat16_stays_bfloat16_and_close(theirs, ours, ids):
     halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), nnx.state(ours))
     decoder = nnx.merge(nnx.graphdef(ours), halves)
-    run = _compiled(decoder, lambda decoder, x: decoder.prefill(x, _all(ids), jnp.array([10, 10]), 12))
-    hidden, cache = run(decoder.embedding(ids))
-    assert {leaf.dtype for leaf in jax.tree.leaves((hidden, cache))} == {jnp.dtype(jnp.bfloat16)}
+    run = _compiled(
+        decoder, lambda decoder, x: (decoder(x, _all(ids)), [layer(x, _all(ids)) for layer in decoder.layers])
+    )
+    hidden, written = run(decoder.embedding(ids))
+    assert {leaf.dtype for leaf in jax.tree.leaves((hidden, written))} == {jnp.dtype(jnp.bfloat16)}
     found = decoder.logits(hidden)
     assert found.dtype == jnp.float32
     with torch.no_grad():

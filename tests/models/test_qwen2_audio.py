@@ -131,7 +131,7 @@ def test_an_edit_replaces_the_residual_stream(ours, prompt):
     order = causal_order(placed.exists_bt)
     x = other
     for layer in ours.decoder.layers[1:]:
-        x, _, _ = layer(x, order.positions_bt, order.mask_btu)
+        x, _ = layer(x, order)
     found = ours.hidden(placed, edit=lambda layer, residual: other if layer == 0 else residual)
     np.testing.assert_allclose(found, ours.decoder.norm(x), atol=1e-5)
 

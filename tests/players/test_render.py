@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import SgpaError
-from sgpa_jax.players import ABSENCES, NOBODY, PADDING, all_coalitions, ambient_noise, render_coalition
+from sgpa_jax.players import ABSENCES, NOBODY, PADDING, all_coalitions, ambient_noise, join_kept, render_coalition
 
 N_SAMPLES = 40
 MINIMUM = 7
@@ -45,6 +45,10 @@ def test_equals_the_reference(owners, mask, seed):
         expected_s, expected_length = reference(wave_s, owner_s, mask, noise_s, absence)
         np.testing.assert_array_equal(heard_s, expected_s)
         assert length == expected_length and length.dtype == jnp.int32
+    joined_cs = join_kept(wave_s, owner_s, np.array([mask, ~np.array(mask)]), size=N_SAMPLES + 3)
+    for joined_s, mask_p in zip(joined_cs, (mask, ~np.array(mask)), strict=True):
+        expected_s, _ = reference(wave_s, owner_s, mask_p, noise_s, "delete")
+        np.testing.assert_array_equal(joined_s, np.append(expected_s, np.zeros(3, np.float32)))
 
 
 @pytest.mark.parametrize("absence", ABSENCES)

@@ -5,8 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import sgpa_jax
 from sgpa_jax.explain import Explanation
-from sgpa_jax.report.facts import certainty, facts, finding, notices, number, output_name, readable, uncertain
+from sgpa_jax.report.facts import (
+    absence,
+    certainty,
+    direction,
+    estimand,
+    facts,
+    finding,
+    notices,
+    number,
+    output_name,
+    readable,
+    uncertain,
+    unit,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +101,17 @@ def test_texts_cannot_steer_a_terminal() -> None:
 def test_blank_tokens_are_visible(exact_explanation: Explanation) -> None:
     x = replace(exact_explanation, outputs=(*exact_explanation.outputs[:2], {"name": " \n", "kind": "token"}))
     assert [output_name(x, k) for k in range(3)] == ["whole answer", "blue", "␣"]
+
+
+def test_likenesses_of_answers_are_told_in_their_own_words(exact_explanation):
+    x = replace(exact_explanation, game=exact_explanation.game | {"value": "tfidf"})
+    assert unit(x) == "cosine similarity" and direction(x) == ("farther from it", "nearer to it", "nearer")
+    assert "did most for the answer" in finding(x) and "likely" not in finding(x)
+    assert "what is then answered" in estimand(x)
+    assert direction(exact_explanation)[:2] == ("less likely", "more likely")
+
+
+@pytest.mark.parametrize("name", sgpa_jax.ABSENCES)
+def test_every_absence_is_put_in_words(exact_explanation, name):
+    told = absence(replace(exact_explanation, game=exact_explanation.game | {"absence": name}))
+    assert told.endswith(".") and len(told) > 30

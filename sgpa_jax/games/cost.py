@@ -1,0 +1,62 @@
+"""What a game of log-probabilities will cost, told before it is run: the engine, its tokens, memory and shapes."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from sgpa_jax.games.passage import Passage
+from sgpa_jax.games.speech import engine_of
+from sgpa_jax.games.tokens import token_owners
+from sgpa_jax.games.trie import sizes_on
+from sgpa_jax.games.trie_plan import plan_trie
+from sgpa_jax.games.waveform import WaveformEngine
+from sgpa_jax.models import Lfm2Config, Model, ModelInputs
+from sgpa_jax.players import Players
+
+
+def speech_cost(
+    model: Model, inputs: ModelInputs, players: Players, masks_cp: Bool[np.ndarray, "C P"], *, absence: str
+) -> dict[str, Any]:
+    """Return what `speech_game` would run for these coalitions, as plain values that JSON can hold.
+
+    `decoder_tokens` are those that the decoder's layers compute, padding left out, and `tokens_one_by_one` those of the
+    same coalitions each by itself; `bytes_at_once` are the activations of what is computed together, roughly; `shapes`
+    are those that are compiled, one program for each.
+    """
+    if engine_of(absence) == "trie":
+        return {"engine": "trie"} | _trie_cost(model, inputs, players, masks_cp, absence)
+    engine = WaveformEngine(model, inputs, players, absence=absence)
+    heard = np.unique(masks_cp & engine.is_audible_p[None], axis=0)
+    return {"engine": "waveform"} | engine.cost(heard)
+
+
+def _trie_cost(
+    model: Model, inputs: ModelInputs, players: Players, masks_cp: Bool[np.ndarray, "C P"], absence: str
+) -> dict[str, Any]:
+    config = model.config.decoder
+    owner_t, n_targets = token_owners(model, inputs, players), len(inputs.ids_t) - inputs.response_start
+    nothing = np.zeros((len(owner_t), 1), np.float32)
+    passage = Passage(nothing, np.zeros(n_targets, int), owner_t, (absence,) * len(players), nothing)
+    n_devices = 1 if model.mesh is None else model.mesh.shape["data"]
+    group_tokens, chunk_leaves = sizes_on(model.platform)
+    plan = plan_trie(
+        passage,
+        masks_cp,
+        n_before=config.n_taps - 1 if isinstance(config, Lfm2Config) else 0,
+        group_tokens=group_tokens,
+        chunk_leaves=chunk_leaves,
+        n_devices=n_devices,
+    )
+    (n_chunks, n_groups, n_tokens), n_root = plan.chunks.groups.token.shape, plan.chunks.root.token.shape[2]
+    n_seen = n_tokens + plan.chunks.path.shape[2]
+    at_once = n_root + n_groups * n_tokens
+    per_token = 2 * config.ffn_width + 6 * config.width + config.n_heads * n_seen
+    scored = plan.chunks.wanted[0].size * config.vocab_size
+    return {
+        "decoder_tokens": plan.tokens_run,
+        "tokens_one_by_one": len(masks_cp) * len(owner_t),
+        "bytes_at_once": 4 * max(at_once * per_token, scored),
+        "runs": -(-n_chunks // n_devices),
+        "shapes": [f"root {n_root}, {n_groups} groups of {n_tokens} tokens behind {n_seen - n_tokens}"],
+    }

@@ -1,0 +1,293 @@
+"""What the encoder is given for a coalition: mel frames, of which most are the same in many coalitions.
+
+A frame knows a few hundredths of a second of the waveform, where a player or two are heard. So the frames of `silence`
+and `noise` are computed once for every pattern of neighbouring players and then picked; what looks at the whole clip
+(Whisper's clamp, NeMo's normalisation) is applied to what was picked. `delete` moves the samples behind a cut by any
+number, so that its frames are computed for every coalition. `mel_delete` picks among the frames of the whole clip.
+Axes: `B` coalitions at once, `C` coalitions, `P` players, `S` samples, `F` frames in a bucket, `N` frames to pick from,
+`M` mel bins.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from sgpa_jax.audio import Clip, round_up_in_octaves
+from sgpa_jax.errors import UsageError, unknown_name
+from sgpa_jax.models import Model
+from sgpa_jax.players import ABSENCES, NOBODY, PADDING, Players, ambient_noise, join_kept, render_coalition
+
+HEARD_ABSENCES = (*ABSENCES, "mel_delete")
+"""The ways in which a player can be absent from what the encoder hears."""
+
+_FRAME_STEP = 8
+_SIZES, _FEW_SIZES = 8, 2
+_MOST_PATTERNS = 64
+
+
+class Picked(NamedTuple):
+    """Frames as rows of a table: arrays of the host or the device, or traced ones.
+
+    Attributes:
+        table_nm: float32[N, M].
+        index_bf: int32[B, F].
+    """
+
+    table_nm: Any
+    index_bf: Any
+
+    def frames(self, front_end: Any) -> Float[Array, "B F M"]:
+        """Look the frames up."""
+        return self.table_nm[self.index_bf]
+
+
+class Rendered(NamedTuple):
+    """Waveforms, zero behind their ends: arrays of the host or the device, or traced ones.
+
+    Attributes:
+        wave_bs: float32[B, S].
+        n_samples_b: int32[B].
+    """
+
+    wave_bs: Any
+    n_samples_b: Any
+
+    def frames(self, front_end: Any) -> Float[Array, "B F M"]:
+        """Compute the frames that lie within the bucket."""
+        frames = front_end.local_frames(self.wave_bs, self.n_samples_b)
+        return frames[:, : self.wave_bs.shape[1] // front_end.hop_samples]
+
+
+class Hearing(Protocol):
+    """One absence in one recording."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether frames are features already, or still to be settled."""
+        ...
+
+    @property
+    def is_audible_p(self) -> Bool[np.ndarray, " P"]:
+        """Whose absence changes anything."""
+        ...
+
+    def n_frames(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
+        """How many frames a coalition has."""
+        ...
+
+    def bucket(self, n_frames: int) -> int:
+        """How many are computed where the longest of some coalitions has `n_frames`."""
+        ...
+
+    def hear(self, masks_bp: Bool[np.ndarray, "B P"], n_frames: int) -> Picked | Rendered:
+        """What the frames of coalitions are made of, in a bucket of `n_frames`."""
+        ...
+
+
+def hearing_of(model: Model, clip: Clip, players: Players, absence: str) -> Hearing:
+    """Return what coalitions of the players of a clip, at the model's rate, sound like to the model.
+
+    Raises:
+        UsageError: an unknown absence, or `mel_delete` with a model whose positions are not eight frames each.
+    """
+    if absence not in HEARD_ABSENCES:
+        raise unknown_name("absence", absence, HEARD_ABSENCES)
+    owner_s = Players(players.players, len(clip.wave_s), clip.rate_hz).owner_s()
+    if absence == "mel_delete":
+        if model.config.frames_per_position is None:
+            raise UsageError(
+                f"the absence 'mel_delete' cuts the mel frames of LFM2-Audio, but the model {model.name} is none; "
+                "choose 'delete', which cuts the waveform"
+            )
+        return _CutFrames.of(model, clip, owner_s, len(players))
+    waves = _Waves(model, clip.wave_s, owner_s, len(players), absence, ambient_noise(clip))
+    if absence == "delete":
+        return waves
+    patterns = _Patterns.of(waves)
+    return patterns if 2 ** int(patterns.color_p.max() + 1) <= _MOST_PATTERNS else waves
+
+
+@dataclass(frozen=True, eq=False)
+class _Waves:
+    """Every coalition rendered: `delete`, and the others where more than a few players share a frame."""
+
+    model: Model
+    wave_s: Float[np.ndarray, " S"]
+    owner_s: Int[np.ndarray, " S"]
+    n_players: int
+    absence: str
+    noise_s: Float[np.ndarray, " S"]
+    is_settled = False
+
+    @property
+    def is_audible_p(self) -> Bool[np.ndarray, " P"]:
+        """Whose samples are not what would be there without them."""
+        instead_s = self.noise_s if self.absence == "noise" else 0
+        differs_s = (self.wave_s != instead_s) | (self.absence == "delete")
+        return np.bincount(self.owner_s[differs_s] + 1, minlength=self.n_players + 1)[1:] > 0
+
+    @functools.cached_property
+    def _samples_p(self) -> Int[np.ndarray, " P1"]:
+        """Samples of everybody, and last of nobody."""
+        return np.roll(np.bincount(self.owner_s + 1, minlength=self.n_players + 1), -1)
+
+    def n_samples(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
+        """Length of what is heard, silence up to the model's minimum included."""
+        kept_cp = masks_cp if self.absence == "delete" else np.ones_like(masks_cp)
+        return np.maximum(kept_cp @ self._samples_p[:-1] + self._samples_p[-1], self.model.minimum_samples)
+
+    def n_frames(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
+        """As the front end counts them."""
+        front_end: Any = self.model.config.front_end
+        return front_end.n_frames(self.n_samples(masks_cp))
+
+    def bucket(self, n_frames: int) -> int:
+        """Few sizes for the many lengths of `delete`: each is a program to compile."""
+        room = self.model.config.front_end.room_frames
+        whole = round_up_in_octaves(self._n_whole + room, step=_FRAME_STEP, parts=_SIZES)
+        return min(whole, round_up_in_octaves(n_frames + room, step=_FRAME_STEP, parts=_FEW_SIZES))
+
+    def hear(self, masks_bp: Bool[np.ndarray, "B P"], n_frames: int) -> Rendered:
+        """Render coalitions: cuts on the host, where they are copies of a few runs of samples."""
+        size = n_frames * self.model.config.front_end.hop_samples
+        n_samples = self.n_samples(masks_bp).astype(np.int32)
+        if self.absence == "delete":
+            return Rendered(join_kept(self.wave_s, self.owner_s, masks_bp, size=size), n_samples)
+        room = (0, size - len(self.wave_s))
+        wave, noise = np.pad(self.wave_s, room), np.pad(self.noise_s, room)
+        owner = np.pad(self.owner_s, room, constant_values=PADDING)
+        return Rendered(_render(wave, owner, noise, masks_bp, self.absence), n_samples)
+
+    @functools.cached_property
+    def _n_whole(self) -> int:
+        return int(self.n_frames(np.ones((1, self.n_players), bool))[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Patterns:
+    """Frames of `silence` and `noise`, picked by who of the players around a frame is there.
+
+    Players who meet in a frame have different colours; `is_near_pf` tells who is heard in a frame, and the table's
+    rows are, for every set of colours, the frames of the coalition of the players who have them.
+    """
+
+    waves: _Waves
+    color_p: Int[np.ndarray, " P"]
+    is_near_pf: Bool[np.ndarray, "P F"]
+    is_settled = False
+
+    @classmethod
+    def of(cls, waves: _Waves) -> "_Patterns":
+        """Colour the players in the order of time: those who meet in a frame follow one another."""
+        front_end = waves.model.config.front_end
+        whole = waves._n_whole + front_end.room_frames
+        middle_f = np.arange(round_up_in_octaves(whole, step=_FRAME_STEP, parts=_SIZES)) * front_end.hop_samples
+        samples = [np.flatnonzero(waves.owner_s == player) for player in range(waves.n_players)]
+        first_p, last_p = (np.array([of_player[end] for of_player in samples])[:, None] for end in (0, -1))
+        reach = front_end.reach_samples
+        is_near_pf = (first_p - reach <= middle_f[None]) & (middle_f[None] <= last_p + reach)
+        n_colors = max(1, int(is_near_pf.sum(axis=0).max()))
+        color_p = np.empty(waves.n_players, np.int64)
+        color_p[np.argsort(first_p[:, 0])] = np.arange(waves.n_players) % n_colors
+        return cls(waves, color_p, is_near_pf)
+
+    @property
+    def is_audible_p(self) -> Bool[np.ndarray, " P"]:
+        """As of the waves."""
+        return self.waves.is_audible_p
+
+    def n_frames(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
+        """Those of the whole clip."""
+        return self.waves.n_frames(masks_cp)
+
+    def bucket(self, n_frames: int) -> int:
+        """One size for all."""
+        return self.is_near_pf.shape[1]
+
+    def hear(self, masks_bp: Bool[np.ndarray, "B P"], n_frames: int) -> Picked:
+        """Pick the frames of the pattern around each."""
+        pattern_bf = (masks_bp << self.color_p) @ self.is_near_pf.astype(np.int64)
+        index_bf = pattern_bf * n_frames + np.arange(n_frames)
+        return Picked(self._table_nm, index_bf.astype(np.int32))
+
+    @functools.cached_property
+    def _table_nm(self) -> Float[Array, "N M"]:
+        patterns_x1 = np.arange(2 ** (int(self.color_p.max()) + 1))[:, None]
+        rendered = self.waves.hear(patterns_x1 >> self.color_p[None] & 1 == 1, self.is_near_pf.shape[1])
+        frames = _frames(self.waves.model.config.front_end, rendered)
+        return frames.reshape(-1, frames.shape[2])
+
+
+@dataclass(frozen=True, eq=False)
+class _CutFrames:
+    """Features of the whole clip, eight frames of which are there or not: the authors' token mode.
+
+    Eight frames belong to whom most of their samples belong. Where nobody is left, nothing is heard at all.
+    """
+
+    table_nm: Float[Array, "N M"]
+    owner_f: Int[np.ndarray, " F"]
+    n_players: int
+    is_settled = True
+
+    @classmethod
+    def of(cls, model: Model, clip: Clip, owner_s: Int[np.ndarray, " S"], n_players: int) -> "_CutFrames":
+        """Compute the features, and behind them a row of zeros; find each frame's owner."""
+        front_end, n_samples = model.config.front_end, len(clip.wave_s)
+        n_frames = front_end.n_frames(n_samples)
+        size = round_up_in_octaves(n_frames, step=_FRAME_STEP, parts=_SIZES)
+        wave = np.pad(clip.wave_s, (0, size * front_end.hop_samples - n_samples))
+        features = _features(front_end, Rendered(wave[None], np.array([n_samples], np.int32)), np.array([n_frames]))
+        together = model.config.frames_per_position or 1
+        position_s = np.arange(n_samples) // (together * front_end.hop_samples)
+        # The last column is nobody's, so that a tie falls to a player; a last frame without samples is nobody's too.
+        count_tp = np.zeros((-(-n_frames // together), n_players + 1), np.int64)
+        np.add.at(count_tp, (position_s, owner_s), 1)
+        owner_t = np.where(count_tp.any(axis=1), count_tp.argmax(axis=1), n_players)
+        owner_f = np.repeat(np.where(owner_t == n_players, NOBODY, owner_t), together)[:n_frames]
+        return cls(jnp.asarray(np.pad(np.asarray(features)[0, :n_frames], ((0, 1), (0, 0)))), owner_f, n_players)
+
+    @property
+    def is_audible_p(self) -> Bool[np.ndarray, " P"]:
+        """Who owns a frame."""
+        return np.isin(np.arange(self.n_players), self.owner_f)
+
+    def n_frames(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
+        """Those that are left."""
+        return self._keep(masks_cp).sum(axis=1)
+
+    def bucket(self, n_frames: int) -> int:
+        """Few sizes for many lengths."""
+        whole = round_up_in_octaves(len(self.owner_f), step=_FRAME_STEP, parts=_SIZES)
+        return min(whole, round_up_in_octaves(n_frames, step=_FRAME_STEP, parts=_FEW_SIZES))
+
+    def hear(self, masks_bp: Bool[np.ndarray, "B P"], n_frames: int) -> Picked:
+        """Join the frames that are left."""
+        keep_bf = self._keep(masks_bp)
+        index_bf = np.full((len(masks_bp), n_frames), len(self.owner_f), np.int32)
+        row, frame = np.nonzero(keep_bf)
+        index_bf[row, (np.cumsum(keep_bf, axis=1) - 1)[row, frame]] = frame
+        return Picked(self.table_nm, index_bf)
+
+    def _keep(self, masks_cp: Bool[np.ndarray, "C P"]) -> Bool[np.ndarray, "C F"]:
+        return np.append(masks_cp, np.ones((len(masks_cp), 1), bool), axis=1)[:, self.owner_f]
+
+
+@functools.partial(jax.jit, static_argnames="absence")
+def _render(wave_s: Array, owner_s: Array, noise_s: Array, masks_bp: Array, absence: str) -> Float[Array, "B S"]:
+    return jax.vmap(lambda mask: render_coalition(wave_s, owner_s, mask, absence=absence, noise_s=noise_s)[0])(masks_bp)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _frames(front_end: Any, rendered: Rendered) -> Float[Array, "B F M"]:
+    return rendered.frames(front_end)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(front_end: Any, rendered: Rendered, n_frames_b: Array) -> Float[Array, "B F M"]:
+    return front_end.settle(rendered.frames(front_end), n_frames_b)

@@ -1,0 +1,231 @@
+"""The trie engine: coalitions that agree on the earlier players share everything up to where they differ.
+
+For absences that leave the encoder alone (`TOKEN_ABSENCES`). The host plans chunks of one shape (`trie_plan.py`), each
+of which goes through all layers at once (`blocks.py`): memory does not grow with the number of coalitions, and one
+program serves all chunks, other recordings of the same bucket, and every device of a mesh.
+Axes: `C` coalitions, `P` players, `T` tokens, `R` tokens of the response, `Q` chunks, `G` groups.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+from sgpa_kernels import target_log_probs
+
+from sgpa_jax.audio import TOKEN_STEP, round_up
+from sgpa_jax.games.blocks import Block, Kernels, along_path, block_residuals, run_blocks
+from sgpa_jax.games.passage import Passage
+from sgpa_jax.games.readout import Readout
+from sgpa_jax.games.trie_plan import BlockPlan, Chunk, TriePlan, plan_trie
+from sgpa_jax.models import Decoder
+
+GROUP_TOKENS, CHUNK_LEAVES = 128, 64
+"""Tokens of a group, and coalitions computed at once: the quickest on CPUs, whose caches are small."""
+
+ACCELERATOR_GROUP_TOKENS, ACCELERATOR_CHUNK_LEAVES = 512, 256
+"""The same for GPUs and TPUs, which want large matrices; not measured on one."""
+
+
+class Scene(NamedTuple):
+    """What all chunks share.
+
+    Attributes:
+        rows_sd: the passage's embeddings and then its baseline's, in a bucket.
+        targets_r: the response's tokens.
+        is_owned_t: which tokens belong to a player, in a bucket.
+    """
+
+    rows_sd: Float[Array, "S D"]
+    targets_r: Int[Array, " R"]
+    is_owned_t: Bool[Array, " T"]
+
+
+def evaluate_coalitions(
+    decoder: Decoder,
+    passage: Passage,
+    masks_cp: Bool[np.ndarray, "C P"],
+    *,
+    readout: Readout | None = None,
+    mesh: Mesh | None = None,
+    kernels: Kernels = "xla",
+    group_tokens: int | None = None,
+    chunk_leaves: int | None = None,
+) -> Float[np.ndarray, "C K"]:
+    """Return the log-probability of every token of the response under every coalition, or what a readout reads.
+
+    Args:
+        decoder: the layers and the head.
+        passage: the tokens and their players.
+        masks_cp: coalitions in any order.
+        readout: K numbers of each coalition; None: the R log-probabilities, float32.
+        mesh: devices whose axis `data` shares the chunks; each computes its own root.
+        kernels: `xla`, or `pallas` on TPUs, where its kernels have been compiled but not run; no readout takes those.
+        group_tokens: tokens of a group; None: what suits the devices.
+        chunk_leaves: coalitions that are computed at once on a device; None: what suits the devices.
+    """
+    plan = plan_for(decoder, passage, masks_cp, mesh=mesh, group_tokens=group_tokens, chunk_leaves=chunk_leaves)
+    return run_plan(decoder, passage, plan, readout=readout, mesh=mesh, kernels=kernels)[plan.leaf_of_c]
+
+
+def plan_for(
+    decoder: Decoder,
+    passage: Passage,
+    masks_cp: Bool[np.ndarray, "C P"],
+    *,
+    mesh: Mesh | None = None,
+    group_tokens: int | None = None,
+    chunk_leaves: int | None = None,
+) -> TriePlan:
+    """Plan the run of a set of coalitions on the devices that hold the decoder."""
+    usual_tokens, usual_leaves = sizes_on(next(iter(decoder.table_vd.devices())).platform)
+    return plan_trie(
+        passage,
+        masks_cp,
+        n_before=decoder.n_before,
+        group_tokens=group_tokens or usual_tokens,
+        chunk_leaves=chunk_leaves or usual_leaves,
+        n_devices=1 if mesh is None else mesh.shape["data"],
+    )
+
+
+def sizes_on(platform: str) -> tuple[int, int]:
+    """Return the tokens of a group and the coalitions of a chunk that suit a platform as jax names it."""
+    if platform == "cpu":
+        return GROUP_TOKENS, CHUNK_LEAVES
+    return ACCELERATOR_GROUP_TOKENS, ACCELERATOR_CHUNK_LEAVES
+
+
+def run_plan(
+    decoder: Decoder,
+    passage: Passage,
+    plan: TriePlan,
+    *,
+    readout: Readout | None = None,
+    mesh: Mesh | None = None,
+    kernels: Kernels = "xla",
+) -> Float[np.ndarray, "leaves K"]:
+    """Run a plan's chunks one after another, as many at once as there are devices along `data`."""
+    n_devices = 1 if mesh is None else mesh.shape["data"]
+    scene = scene_of(passage)
+    found: np.ndarray | None = None
+    waiting: list[tuple[np.ndarray, Array]] = []
+    for q in range(0, len(plan.chunks.path) + n_devices, n_devices):
+        if q < len(plan.chunks.path):
+            chunk = jax.tree.map(lambda array, q=q: array[q : q + n_devices], plan.chunks)
+            waiting.append((chunk.coalition.reshape(-1), run_chunks(decoder, scene, chunk, readout, mesh, kernels)))
+        # A chunk is on its way while the one before is fetched: two are alive at most.
+        if len(waiting) == 2 or q >= len(plan.chunks.path):
+            leaf, values = waiting.pop(0)
+            values = np.asarray(values).reshape(len(leaf), -1)
+            found = np.zeros((plan.n_leaves, values.shape[1]), np.float32) if found is None else found
+            found[leaf[leaf >= 0]] = values[leaf >= 0]
+    assert found is not None
+    return found
+
+
+def coalition_values(
+    decoder: Decoder, scene: Scene, plan: TriePlan, *, readout: Readout | None = None
+) -> Float[Array, "C K"]:
+    """Run a plan inside of your own `jit`, `vmap`, `grad` or `shard_map`: pure, chunk after chunk.
+
+    The plan's arrays may be constants or arguments; `scene_of` makes the scene of a passage.
+    """
+
+    def run(chunk: Chunk) -> Array:
+        return _run_own("xla", decoder, scene, jax.tree.map(lambda array: jnp.asarray(array)[None], chunk), readout)[0]
+
+    values = jax.lax.map(run, jax.tree.map(jnp.asarray, plan.chunks))
+    # Padding goes to one row more, which nobody reads.
+    leaf = jnp.where(plan.chunks.coalition >= 0, plan.chunks.coalition, plan.n_leaves).reshape(-1)
+    table = jnp.zeros((plan.n_leaves + 1, values.shape[-1]), jnp.float32)
+    return table.at[leaf].set(values.reshape(len(leaf), -1))[plan.leaf_of_c]
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "kernels"))
+def run_chunks(
+    decoder: Decoder,
+    scene: Scene,
+    chunks: Chunk,
+    readout: Readout | None,
+    mesh: Mesh | None,
+    kernels: Kernels = "xla",
+) -> Float[Array, "Q G leaves K"]:
+    """Run Q chunks, one a device along the mesh's axis `data`."""
+    if mesh is None:
+        return _run_own(kernels, decoder, scene, chunks, readout)
+    everywhere, shared = PartitionSpec(), PartitionSpec("data")
+    run = jax.shard_map(
+        functools.partial(_run_own, kernels),
+        mesh=mesh,
+        in_specs=(everywhere, everywhere, shared, everywhere),
+        out_specs=shared,
+        # The weights' axis is left to the compiler.
+        axis_names={"data"},
+        check_vma=False,
+    )
+    return run(decoder, scene, chunks, readout)
+
+
+def _run_own(
+    kernels: Kernels, decoder: Decoder, scene: Scene, chunks: Chunk, readout: Readout | None
+) -> Float[Array, "1 G leaves K"]:
+    """Run a device's one chunk."""
+    chunk = jax.tree.map(lambda array: array[0], chunks)
+    root, groups = (_block(scene.rows_sd, block, decoder.n_before > 0) for block in (chunk.root, chunk.groups))
+    if readout is not None and readout.positions == "audio":
+        return _read_audio(decoder, scene, chunk, root, groups, readout)[None]
+    after_layer = None if readout is None else readout.after_layer
+    hidden = run_blocks(decoder, root, groups, chunk.path, chunk.wanted, after_layer=after_layer, kernels=kernels)
+    n_leaves, n_targets = chunk.coalition.shape[1], len(scene.targets_r)
+    if readout is not None:
+        own = jnp.repeat(jnp.eye(n_leaves, dtype=bool), n_targets, axis=1)
+        return readout(hidden, jnp.broadcast_to(own[None], (len(hidden), *own.shape)))[None]
+    targets = jnp.broadcast_to(scene.targets_r[None], (len(hidden) * n_leaves, n_targets))
+    log_probs = target_log_probs(
+        hidden.reshape(-1, hidden.shape[2]),
+        decoder.table_vd,
+        targets.reshape(-1),
+        impl="xla" if kernels == "xla" else "pallas",
+        interpret=kernels == "interpret",
+    )
+    return log_probs.reshape(1, len(hidden), n_leaves, n_targets)
+
+
+def _read_audio(
+    decoder: Decoder, scene: Scene, chunk: Chunk, root: Block, groups: Block, readout: Readout
+) -> Float[Array, "G leaves K"]:
+    """Read the tokens of the root and of the groups once, and reduce those that each leaf runs."""
+    root_x, x = block_residuals(decoder, root, groups, chunk.path, after_layer=readout.after_layer)
+    # Leaves are counted from the chunk's first one, as the tokens' ranges are.
+    leaf_gl1 = jnp.where(chunk.coalition >= 0, chunk.coalition - chunk.coalition[0, 0], -1)[:, :, None]
+    rows, there = [], []
+    for block, hidden, path in ((root, root_x, chunk.path), (groups, x, None)):
+        first, last, place = block.first_bt, block.last_bt, block.place_bt
+        if path is not None:
+            first, last, place, hidden = (along_path(row[0], path) for row in (first, last, place, hidden))
+        of_leaf = (first[:, None] <= leaf_gl1) & (leaf_gl1 < last[:, None])
+        rows.append(hidden)
+        there.append(of_leaf & scene.is_owned_t[place][:, None])
+    return readout(jnp.concatenate(rows, axis=1), jnp.concatenate(there, axis=2))
+
+
+def _block(rows_sd: Float[Array, "S D"], plan: BlockPlan, convolves: bool) -> Block:
+    return Block(
+        rows_sd[plan.token], plan.positions, plan.place, plan.first, plan.last, plan.before if convolves else None
+    )
+
+
+def scene_of(passage: Passage) -> Scene:
+    """Pad what the chunks share to buckets."""
+    rows = passage.x_td if passage.baseline_td is None else jnp.concatenate([passage.x_td, passage.baseline_td])
+    spare = round_up(len(rows), TOKEN_STEP) - len(rows)
+    is_owned = np.pad(passage.owner_t >= 0, (0, round_up(len(passage.owner_t), TOKEN_STEP) - len(passage.owner_t)))
+    return Scene(
+        jnp.pad(jnp.asarray(rows), ((0, spare), (0, 0))),
+        jnp.asarray(passage.targets_r, jnp.int32),
+        jnp.asarray(is_owned),
+    )

@@ -1,0 +1,107 @@
+"""Games of absences at the decoder's input: who owns which audio position, and what the whole is worth."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgpa_jax.audio import Clip
+from sgpa_jax.errors import PlayerError, UsageError
+from sgpa_jax.games.flat import evaluate_flat
+from sgpa_jax.games.passage import TOKEN_ABSENCES
+from sgpa_jax.games.speech import speech_game
+from sgpa_jax.games.tokens import BASELINES, position_centres_s, speech_passage
+from sgpa_jax.models import load_model
+from sgpa_jax.players import Player, Players, all_coalitions
+
+RATE_HZ = 16000
+
+
+@pytest.fixture(scope="module", params=["pocket", "pocket-lfm2"])
+def model(request):
+    return load_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return Clip((0.1 * np.random.default_rng(0).standard_normal(2 * RATE_HZ)).astype(np.float32), RATE_HZ)
+
+
+def _players(*edges_s):
+    spans = [Player(f"word {i}", "word", *edges) for i, edges in enumerate(edges_s)]
+    return Players(tuple(spans), 2 * RATE_HZ, RATE_HZ)
+
+
+THREE = ((0.2, 0.6), (0.6, 1.1), (1.3, 1.9))
+
+
+def _inputs(model, clip):
+    return model.prepare(clip, "colour of the lamp ?", response="blue red")
+
+
+def test_positions_belong_to_the_player_in_whose_time_they_lie(model, clip):
+    inputs = _inputs(model, clip)
+    passage = speech_passage(model, inputs, _players(*THREE), absence="attention")
+    is_audio = inputs.clip_t[:-1] >= 0
+    assert (passage.owner_t[~is_audio] == -1).all()
+    centres_s = position_centres_s(model.config, np.arange(is_audio.sum()))
+    assert np.allclose(np.diff(centres_s), 0.08) and 0 <= centres_s[0] < 0.04
+    for centre_s, owner in zip(centres_s, passage.owner_t[is_audio], strict=True):
+        inside = [i for i, (start_s, end_s) in enumerate(THREE) if start_s <= centre_s < end_s]
+        assert inside == ([] if owner < 0 else [owner])
+
+
+@pytest.mark.parametrize("absence", TOKEN_ABSENCES)
+def test_values_are_those_of_the_flat_engine_and_of_the_model_itself(model, clip, absence):
+    inputs, players, masks = _inputs(model, clip), _players(*THREE), all_coalitions(3)
+    game = speech_game(model, inputs, players, absence=absence)
+    found = game.values(masks)
+    assert game.outputs is not None and len(game.outputs) == found.shape[1] == 3
+    passage = speech_passage(model, inputs, players, absence=absence)
+    expected = np.asarray(jax.jit(lambda masks: evaluate_flat(model.decoder, passage, masks))(jnp.asarray(masks)))
+    np.testing.assert_allclose(found[:, 1:], expected, atol=2e-5)
+    np.testing.assert_allclose(found[:, 0], expected.sum(axis=1), atol=2e-5)
+    assert np.ptp(found[:, 0]) > 0.1
+    logits = np.asarray(model.logits(inputs))[0]
+    rows = logits[inputs.response_start - 1 : len(inputs.ids_t) - 1]
+    log_probs = np.asarray(jax.nn.log_softmax(jnp.asarray(rows), axis=-1))
+    whole = log_probs[np.arange(len(rows)), inputs.ids_t[inputs.response_start :]]
+    np.testing.assert_allclose(found[-1, 1:], whole, atol=2e-5)
+
+
+def test_baselines_are_different_games(model, clip):
+    inputs, players = _inputs(model, clip), _players(*THREE)
+    nobody = [
+        speech_game(model, inputs, players, absence="embedding", baseline=baseline).values(np.zeros((1, 3), bool))[0, 0]
+        for baseline in BASELINES
+    ]
+    assert len({round(float(value), 3) for value in nobody}) == len(BASELINES)
+
+
+def test_mean_log_probability_is_the_mean(model, clip):
+    inputs, players, masks = _inputs(model, clip), _players(*THREE), all_coalitions(3)[-1:]
+    total, mean = (
+        speech_game(model, inputs, players, absence="drop", value=value).values(masks)[0, 0]
+        for value in ("logprob", "mean_logprob")
+    )
+    np.testing.assert_allclose(mean, total / 2, rtol=1e-5)
+
+
+def test_a_word_between_two_positions_takes_the_nearer_one(model, clip):
+    centre_s = float(position_centres_s(model.config, np.array([10]))[0])
+    short = (centre_s + 0.01, centre_s + 0.03)
+    passage = speech_passage(
+        model, _inputs(model, clip), _players((0.2, short[0]), short, (short[1], 1.9)), absence="attention"
+    )
+    assert (passage.owner_t == 1).sum() == 1
+    with pytest.raises(PlayerError, match="share one audio position"):
+        speech_passage(model, _inputs(model, clip), _players((centre_s - 0.01, short[0]), short), absence="attention")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"absence": "atention"}, "attention"), ({"absence": "embedding", "baseline": "means"}, "mean")],
+)
+def test_unknown_names_are_told_with_the_nearest(model, clip, options, says):
+    with pytest.raises(UsageError, match=says):
+        speech_passage(model, _inputs(model, clip), _players(*THREE), **options)
