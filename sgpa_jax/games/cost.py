@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
@@ -36,7 +37,7 @@ def _trie_cost(
 ) -> dict[str, Any]:
     config = model.config.decoder
     owner_t, n_targets = token_owners(model, inputs, players), len(inputs.ids_t) - inputs.response_start
-    nothing = np.zeros((len(owner_t), 1), np.float32)
+    nothing = jnp.zeros((len(owner_t), 1))
     passage = Passage(nothing, np.zeros(n_targets, int), owner_t, (absence,) * len(players), nothing)
     n_devices = 1 if model.mesh is None else model.mesh.shape["data"]
     group_tokens, chunk_leaves = sizes_on(model.platform)

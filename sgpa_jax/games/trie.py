@@ -7,7 +7,7 @@ Axes: `C` coalitions, `P` players, `T` tokens, `R` tokens of the response, `Q` c
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from sgpa_jax.audio import TOKEN_STEP, round_up
 from sgpa_jax.games.blocks import Block, Kernels, along_path, block_residuals, run_blocks
 from sgpa_jax.games.passage import Passage
 from sgpa_jax.games.readout import Readout
-from sgpa_jax.games.trie_plan import BlockPlan, Chunk, TriePlan, plan_trie
+from sgpa_jax.games.trie_plan import Chunk, TriePlan, plan_trie
 from sgpa_jax.models import Decoder
 
 GROUP_TOKENS, CHUNK_LEAVES = 128, 64
@@ -174,7 +174,7 @@ def _run_own(
     kernels: Kernels, decoder: Decoder, scene: Scene, chunks: Chunk, readout: Readout | None
 ) -> Float[Array, "1 G leaves K"]:
     """Run a device's one chunk."""
-    chunk = jax.tree.map(lambda array: array[0], chunks)
+    chunk: Any = jax.tree.map(lambda array: array[0], chunks)
     root, groups = (_block(scene.rows_sd, block, decoder.n_before > 0) for block in (chunk.root, chunk.groups))
     if readout is not None and readout.positions == "audio":
         return _read_audio(decoder, scene, chunk, root, groups, readout)[None]
@@ -196,12 +196,11 @@ def _run_own(
 
 
 def _read_audio(
-    decoder: Decoder, scene: Scene, chunk: Chunk, root: Block, groups: Block, readout: Readout
+    decoder: Decoder, scene: Scene, chunk: Any, root: Block, groups: Block, readout: Readout
 ) -> Float[Array, "G leaves K"]:
     """Read the tokens of the root and of the groups once, and reduce those that each leaf runs."""
     root_x, x = block_residuals(decoder, root, groups, chunk.path, after_layer=readout.after_layer)
-    # Leaves are counted from the chunk's first one, as the tokens' ranges are.
-    leaf_gl1 = jnp.where(chunk.coalition >= 0, chunk.coalition - chunk.coalition[0, 0], -1)[:, :, None]
+    leaf_gl1 = chunk.coalition[:, :, None]
     rows, there = [], []
     for block, hidden, path in ((root, root_x, chunk.path), (groups, x, None)):
         first, last, place = block.first_bt, block.last_bt, block.place_bt
@@ -213,7 +212,7 @@ def _read_audio(
     return readout(jnp.concatenate(rows, axis=1), jnp.concatenate(there, axis=2))
 
 
-def _block(rows_sd: Float[Array, "S D"], plan: BlockPlan, convolves: bool) -> Block:
+def _block(rows_sd: Float[Array, "S D"], plan: Any, convolves: bool) -> Block:
     return Block(
         rows_sd[plan.token], plan.positions, plan.place, plan.first, plan.last, plan.before if convolves else None
     )

@@ -9,7 +9,7 @@ root, `G` groups, `T` tokens of a group, `U` of a path, `W` wanted ones.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,8 +19,12 @@ from jaxtyping import Bool, Int
 from sgpa_jax.audio import round_up, round_up_in_octaves
 from sgpa_jax.games.passage import Passage
 
-_ROOT_STEP, _PATH_STEP, _TOKEN_STEP, _PARTS = 32, 16, 8, 8
+_ROOT_STEP, _PATH_STEP, _TOKEN_STEP, _PARTS = 32, 16, 8, 16
 _OWN = 1 << 30
+_LEAVES_A_GROUP = 3
+"""Coalitions that a group has room for where they share little: more waste attention, fewer waste room."""
+_LEAVES_AT_ONCE = 4096
+"""Leaves whose tokens the host lays out at once; more share little more."""
 
 
 class BlockPlan(NamedTuple):
@@ -86,24 +90,33 @@ def plan_trie(
         passage: the tokens and their players.
         masks_cp: the coalitions, in any order and with repetitions.
         n_before: how many tokens back the decoder's convolutions look.
-        group_tokens: tokens in a group, if a single coalition has not more.
-        chunk_leaves: coalitions in a chunk.
+        group_tokens: tokens in a group, or more if a few coalitions that share little want more.
+        chunk_leaves: about how many coalitions are in a chunk.
         n_devices: the number of chunks becomes a multiple of this, and they share the work evenly.
     """
     tokens = _Tokens.of(passage)
     # A player without a token changes nothing here: coalitions that differ in such players are one leaf.
     leaves_cp, leaf_of_c = np.unique(masks_cp[:, tokens.players], axis=0, return_inverse=True)
     n_leaves = len(leaves_cp)
-    size = min(chunk_leaves, -(-n_leaves // n_devices))
-    starts = _cuts(_in_common(leaves_cp), size)
+    sizes = _Sizes(group_tokens, chunk_leaves, n_devices, 2 if n_leaves == 2 ** leaves_cp.shape[1] else 4)
     planned = [
-        _plan_chunk(tokens, leaves_cp[start:end], start, len(passage.targets_r), n_before, group_tokens)
-        for start, end in itertools.pairwise(starts)
+        chunk
+        for start, end in itertools.pairwise(_cuts(_in_common(leaves_cp), _LEAVES_AT_ONCE))
+        for chunk in _plan_chunks(tokens, leaves_cp[start:end], start, len(passage.targets_r), n_before, sizes)
     ]
     n_run = sum(len(block.first) for chunk in planned for block in (chunk.root, *chunk.groups))
     chunks = _stack(planned, round_up(len(planned), n_devices))
     n_padded = chunks.root.token.size + chunks.groups.token.size
     return TriePlan(chunks, leaf_of_c.reshape(-1), n_leaves, n_run, n_padded)
+
+
+class _Sizes(NamedTuple):
+    """See `plan_trie`; a group is cut in the last part of what fits, a half or less, where neighbours differ most."""
+
+    group_tokens: int
+    chunk_leaves: int
+    n_devices: int
+    parts: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,13 +160,13 @@ def _cuts(common: Int[np.ndarray, " C+1"], size: int) -> list[int]:
     """Cut into pieces of at most `size`, where neighbours have least in common."""
     cuts, n = [0], len(common) - 1
     while cuts[-1] < n:
-        cuts.append(_cut(common, cuts[-1], min(cuts[-1] + size, n)))
+        cuts.append(_cut(common, cuts[-1], min(cuts[-1] + size, n), 2))
     return cuts
 
 
-def _cut(common: Int[np.ndarray, " C+1"], start: int, latest: int) -> int:
-    """The best place to cut in the second half of what fits; of equals the last."""
-    places = np.arange(start + (latest - start) // 2 + 1, latest + 1)
+def _cut(common: Int[np.ndarray, " C+1"], start: int, latest: int, parts: int) -> int:
+    """The best place to cut in the last of so many parts of what fits; of equals the last."""
+    places = np.arange(start + (latest - start) * (parts - 1) // parts + 1, latest + 1)
     return int(places[::-1][np.argmin(common[places][::-1])])
 
 
@@ -206,34 +219,43 @@ def _grow(
     return nodes, number_ct
 
 
-def _plan_chunk(
-    tokens: _Tokens, leaves_cp: Bool[np.ndarray, "C P"], offset: int, n_scored: int, n_before: int, group_tokens: int
-) -> "_Pieces":
+def _plan_chunks(
+    tokens: _Tokens, leaves_cp: Bool[np.ndarray, "C P"], offset: int, n_scored: int, n_before: int, sizes: _Sizes
+) -> Iterator["_Pieces"]:
     common = _in_common(leaves_cp)
     nodes, number_ct = _grow(tokens, leaves_cp, common, n_before)
-    cuts = _group_cuts(nodes, common, group_tokens)
-    group_of_c = np.repeat(np.arange(len(cuts) - 1), np.diff(cuts))
-    group = np.where(group_of_c[nodes.first] == group_of_c[nodes.last - 1], group_of_c[nodes.first], -1)
-    order = np.argsort(group, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(group + 1, minlength=len(cuts)))[:-1])
-    slot = np.zeros(len(group), int)
+    cuts = np.array(_group_cuts(nodes, common, sizes))
+    n_groups, n_leaves = len(cuts) - 1, len(leaves_cp)
+    group_of_c = np.repeat(np.arange(n_groups), np.diff(cuts))
+    first_group, last_group = group_of_c[nodes.first], group_of_c[nodes.last - 1]
+    is_shared = first_group < last_group
+    # By group, the shared ones first; where each stands in its group or root.
+    order = np.argsort(np.where(is_shared, -1, first_group), kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(np.where(is_shared, 0, first_group + 1), minlength=n_groups + 1)))
+    slot = np.zeros(len(order), int)
     for some in members:
         slot[some] = np.arange(len(some))
-    root = _Nodes(*(column[members[0]] for column in nodes))
-    root = root._replace(before=_pick(slot, root.before))
-    pieces = _Pieces(root, [], [], [], [])
-    for begin, end, some in zip(cuts[:-1], cuts[1:], members[1:], strict=True):
-        path = np.flatnonzero((root.first < end) & (root.last > begin))
-        on_path = np.zeros(len(root.first), int)
-        on_path[path] = np.arange(len(path))
-        branch = _Nodes(*(column[some] for column in nodes))
-        own = (branch.before >= 0) & (group[branch.before] >= 0)
-        in_path = _pick(on_path, np.where(own, -1, _pick(slot, branch.before))) if len(path) else branch.before
-        pieces.groups.append(branch._replace(before=np.where(own, slot[branch.before] + _OWN, in_path)))
-        pieces.paths.append(path)
-        pieces.wanted.append(slot[number_ct[begin:end, -n_scored:]].reshape(-1))
-        pieces.coalitions.append(offset + np.arange(begin, end))
-    return pieces
+    at_once = max(1, round(sizes.chunk_leaves * n_groups / n_leaves))
+    n_chunks = min(n_groups, round_up(-(-n_groups // at_once), sizes.n_devices))
+    for chunk in np.array_split(np.arange(n_groups), n_chunks):
+        begin, end = cuts[chunk[0]], cuts[chunk[-1] + 1]
+        shared = members[0][(nodes.first[members[0]] < end) & (nodes.last[members[0]] > begin)]
+        slot[shared] = np.arange(len(shared))
+        root = _take(nodes, shared, offset)
+        pieces = _Pieces(root._replace(before=_pick(slot, root.before)), [], [], [], [])
+        for g in chunk:
+            begin, end = int(cuts[g]), int(cuts[g + 1])
+            path = np.flatnonzero((nodes.first[shared] < end) & (nodes.last[shared] > begin))
+            on_path = np.full(len(nodes.first), -1)
+            on_path[shared[path]] = np.arange(len(path))
+            branch = _take(nodes, members[g + 1], offset)
+            own = (branch.before >= 0) & ~is_shared[branch.before]
+            before = np.where(own, slot[branch.before] + _OWN, _pick(on_path, branch.before))
+            pieces.groups.append(branch._replace(before=before))
+            pieces.paths.append(path)
+            pieces.wanted.append(slot[number_ct[begin:end, -n_scored:]].reshape(-1))
+            pieces.coalitions.append(offset + np.arange(begin, end))
+        yield pieces
 
 
 class _Pieces(NamedTuple):
@@ -246,17 +268,27 @@ class _Pieces(NamedTuple):
     coalitions: list[Int[np.ndarray, " leaves"]]
 
 
-def _group_cuts(nodes: _Nodes, common: Int[np.ndarray, " C+1"], budget: int) -> list[int]:
-    """Cut a chunk's leaves into groups whose own tokens, those shared with no other group, are `budget` at most."""
+def _group_cuts(nodes: _Nodes, common: Int[np.ndarray, " C+1"], sizes: _Sizes) -> list[int]:
+    """Cut leaves into groups whose own tokens, those shared with no other group, fit into a group."""
     n_leaves, cuts = len(common) - 1, [0]
+    budget = max(sizes.group_tokens, _LEAVES_A_GROUP * len(nodes.first) // n_leaves)
+    # A few that share much must not make room in every group for as many.
+    most = max(1, 3 * budget * n_leaves // (2 * len(nodes.first)))
     while cuts[-1] < n_leaves:
         start = cuts[-1]
+        # Nodes are sorted by their first leaf, and each leaf has at least one of its own.
+        some = slice(*np.searchsorted(nodes.first, [start, start + budget]))
         # A node belongs to the group alone if the group reaches its last leaf.
-        own = nodes.last[nodes.first >= start] - start
-        cost = np.cumsum(np.bincount(own, minlength=n_leaves - start + 1))[1:]
-        fits = max(1, int(np.searchsorted(cost, budget, side="right")))
-        cuts.append(_cut(common, start, start + fits))
+        cost = np.cumsum(np.bincount(nodes.last[some] - start, minlength=2))[1 : n_leaves - start + 1]
+        fits = min(most, max(1, int(np.searchsorted(cost, budget, side="right"))))
+        cuts.append(_cut(common, start, min(start + fits, n_leaves), sizes.parts))
     return cuts
+
+
+def _take(nodes: _Nodes, members: Int[np.ndarray, " M"], offset: int) -> _Nodes:
+    """Some nodes, their leaves counted from the first of all."""
+    some = _Nodes(*(column[members] for column in nodes))
+    return some._replace(first=some.first + offset, last=some.last + offset)
 
 
 def _stack(pieces: list[_Pieces], n_chunks: int) -> Chunk:
@@ -295,8 +327,8 @@ def _bucket(lengths: Iterable[int], step: int, parts: int = _PARTS) -> int:
 
 
 def _empty(shape: tuple[int, ...], n_before: int) -> BlockPlan:
-    columns = (np.zeros(shape, np.int32) for _ in range(5))
-    return BlockPlan(*columns, np.full((*shape, n_before), -1, np.int32))
+    token, positions, place, first, last = (np.zeros(shape, np.int32) for _ in range(5))
+    return BlockPlan(token, positions, place, first, last, np.full((*shape, n_before), -1, np.int32))
 
 
 def _fill(block: BlockPlan, row: tuple[int, int], nodes: _Nodes) -> None:

@@ -114,7 +114,7 @@ class WaveformEngine:
         n_frames_c, size = np.sort(self.n_frames(masks_cp)), self.microbatch()
         buckets = [self._hearing.bucket(int(n_frames_c[i : i + size].max())) for i in range(0, len(n_frames_c), size)]
         n_prefix, n_suffix = int(self._script.n_prefix), int(self._script.n_suffix)
-        n_audio_c = self._model.config.encoder.n_tokens(n_frames_c)
+        n_audio_c = np.asarray(self._model.config.encoder.n_tokens(jnp.asarray(n_frames_c)))
         return {
             "decoder_tokens": n_prefix * len(buckets) + int(n_audio_c.sum()) + n_suffix * len(n_frames_c),
             "tokens_one_by_one": (n_prefix + n_suffix) * len(n_frames_c) + int(n_audio_c.sum()),

@@ -106,7 +106,7 @@ def _leaves(chunks, n_tokens):
         root, group = (type(block)(*(column[q, row] for column in block)) for block, row in
                        ((chunks.root, 0), (chunks.groups, g)))  # fmt: skip
         path, n_path = chunks.path[q, g], chunks.path.shape[2]
-        leaf = chunks.coalition[q, g, i] - chunks.coalition[q, 0, 0]
+        leaf = chunks.coalition[q, g, i]
 
         def row_of(index, root=root, group=group, path=path, n_path=n_path):
             return (root, path[index]) if index < n_path else (group, index - n_path)
