@@ -6,7 +6,7 @@ token belongs to the leaves (coalitions) from `first` on and before `last`, and 
 Axes: `R` tokens of the root, `G` groups, `T` tokens of a group, `U` root tokens that a group sees, `W` tokens wanted.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from sgpa_jax.models import Decoder, Layer, Order, attention, fold_layers, layer
 
 Kernels = Literal["xla", "pallas", "interpret"]
 """What computes attention and head: XLA's own code, the Pallas kernels for TPUs, or these interpreted, for tests."""
+
+KERNELS = get_args(Kernels)
 
 
 class Block(NamedTuple):

@@ -45,7 +45,13 @@ def evaluate_flat(
     *,
     readout: Readout | None = None,
 ) -> Float[Array, "C K"]:
-    """Return the log-probability of every token of the response under every coalition, or what a readout reads."""
+    """Return the log-probability of every token of the response under every coalition, or what a readout reads.
+
+    Raises:
+        UsageError: a readout of a layer that is not there.
+    """
+    if readout is not None:
+        readout.check(decoder)
     n_targets = len(passage.targets_r)
     hidden_ctd = flat_hidden(decoder, passage, masks_cp, after_layer=None if readout is None else readout.after_layer)
     if readout is not None:

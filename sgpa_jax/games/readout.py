@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from sgpa_jax.errors import UsageError
+from sgpa_jax.models import Decoder
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Readout:
     read: Callable[[Any, Array], Array] = field(metadata={"static": True})
     params: Any = None
     reduce: Literal["mean", "sum", "max"] = field(default="mean", metadata={"static": True})
+
+    def check(self, decoder: Decoder) -> None:
+        """Raise a UsageError if the decoder has no such layer."""
+        if not 0 <= self.after_layer < decoder.n_layers:
+            raise UsageError(
+                f"the readout is after layer {self.after_layer}, but the decoder has {decoder.n_layers}: expected "
+                f"0 to {decoder.n_layers - 1}"
+            )
 
     def __call__(self, hidden_btd: Float[Array, "B T D"], there_blt: Bool[Array, "B L T"]) -> Float[Array, "B L K"]:
         """Read all positions once, and reduce them for each of L sets of them."""

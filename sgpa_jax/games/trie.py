@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from sgpa_kernels import target_log_probs
 
 from sgpa_jax.audio import TOKEN_STEP, round_up
-from sgpa_jax.games.blocks import Block, Kernels, along_path, block_residuals, run_blocks
+from sgpa_jax.errors import UsageError, unknown_name
+from sgpa_jax.games.blocks import KERNELS, Block, Kernels, along_path, block_residuals, run_blocks
 from sgpa_jax.games.passage import Passage
 from sgpa_jax.games.readout import Readout
 from sgpa_jax.games.trie_plan import Chunk, TriePlan, plan_trie
@@ -44,6 +45,18 @@ class Scene(NamedTuple):
     is_owned_t: Bool[Array, " T"]
 
 
+def scene_of(passage: Passage) -> Scene:
+    """Pad what the chunks share to buckets."""
+    rows = passage.x_td if passage.baseline_td is None else jnp.concatenate([passage.x_td, passage.baseline_td])
+    spare = round_up(len(rows), TOKEN_STEP) - len(rows)
+    is_owned = np.pad(passage.owner_t >= 0, (0, round_up(len(passage.owner_t), TOKEN_STEP) - len(passage.owner_t)))
+    return Scene(
+        jnp.pad(jnp.asarray(rows), ((0, spare), (0, 0))),
+        jnp.asarray(passage.targets_r, jnp.int32),
+        jnp.asarray(is_owned),
+    )
+
+
 def evaluate_coalitions(
     decoder: Decoder,
     passage: Passage,
@@ -66,7 +79,16 @@ def evaluate_coalitions(
         kernels: `xla`, or `pallas` on TPUs, where its kernels have been compiled but not run; no readout takes those.
         group_tokens: tokens of a group; None: what suits the devices.
         chunk_leaves: coalitions that are computed at once on a device; None: what suits the devices.
+
+    Raises:
+        UsageError: unknown kernels, kernels for TPUs with a readout, or a readout of a layer that is not there.
     """
+    if kernels not in KERNELS:
+        raise unknown_name("kernels", kernels, KERNELS)
+    if readout is not None:
+        readout.check(decoder)
+        if kernels != "xla":
+            raise UsageError(f"kernels {kernels!r} came with a readout: expected 'xla', which alone serves readouts")
     plan = plan_for(decoder, passage, masks_cp, mesh=mesh, group_tokens=group_tokens, chunk_leaves=chunk_leaves)
     return run_plan(decoder, passage, plan, readout=readout, mesh=mesh, kernels=kernels)[plan.leaf_of_c]
 
@@ -215,16 +237,4 @@ def _read_audio(
 def _block(rows_sd: Float[Array, "S D"], plan: Any, convolves: bool) -> Block:
     return Block(
         rows_sd[plan.token], plan.positions, plan.place, plan.first, plan.last, plan.before if convolves else None
-    )
-
-
-def scene_of(passage: Passage) -> Scene:
-    """Pad what the chunks share to buckets."""
-    rows = passage.x_td if passage.baseline_td is None else jnp.concatenate([passage.x_td, passage.baseline_td])
-    spare = round_up(len(rows), TOKEN_STEP) - len(rows)
-    is_owned = np.pad(passage.owner_t >= 0, (0, round_up(len(passage.owner_t), TOKEN_STEP) - len(passage.owner_t)))
-    return Scene(
-        jnp.pad(jnp.asarray(rows), ((0, spare), (0, 0))),
-        jnp.asarray(passage.targets_r, jnp.int32),
-        jnp.asarray(is_owned),
     )

@@ -265,3 +265,16 @@ def test_what_does_not_fit_is_told(change, says):
     Passage(**right)
     with pytest.raises(UsageError, match=says):
         Passage(**(right | change))
+
+
+def test_layers_and_kernels_that_are_not_there_are_refused(decoder):
+    passage, masks = _passage("drop"), all_coalitions(5)
+    beyond = Readout(decoder.n_layers, "audio", _latents)
+    with pytest.raises(UsageError, match="0 to 3"):
+        evaluate_coalitions(decoder, passage, masks, readout=beyond)
+    with pytest.raises(UsageError, match="0 to 3"):
+        evaluate_flat(decoder, passage, jnp.asarray(masks), readout=beyond)
+    with pytest.raises(UsageError, match="pallas"):
+        evaluate_coalitions(decoder, passage, masks, kernels="palas")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match="readout"):
+        evaluate_coalitions(decoder, passage, masks, kernels="pallas", readout=Readout(0, "audio", _latents))
