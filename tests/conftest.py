@@ -7,10 +7,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import functools
+import gc
 import ipaddress
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def _guarded(name: str) -> Any:
 # Patched here and not in a fixture: imports and fixtures of any scope are refused as well.
 for _name in _CONNECTS:
     setattr(socket.socket, _name, _guarded(_name))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs() -> Iterator[None]:
+    """Forget compiled programs before there are too many: they map memory, and Linux stops at 65,530 maps a process."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
