@@ -12,7 +12,7 @@ from sgpa_jax.games.tokens import token_owners
 from sgpa_jax.games.trie import sizes_on
 from sgpa_jax.games.trie_plan import plan_trie
 from sgpa_jax.games.waveform import WaveformEngine
-from sgpa_jax.models import Lfm2Config, Model, ModelInputs
+from sgpa_jax.models import Model, ModelInputs
 from sgpa_jax.players import Players
 
 
@@ -44,7 +44,7 @@ def _trie_cost(
     plan = plan_trie(
         passage,
         masks_cp,
-        n_before=config.n_taps - 1 if isinstance(config, Lfm2Config) else 0,
+        n_before=config.n_before,
         group_tokens=group_tokens,
         chunk_leaves=chunk_leaves,
         n_devices=n_devices,

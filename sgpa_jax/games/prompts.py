@@ -98,7 +98,7 @@ class _Embedded:
             baseline_td=baseline_td[0] if baseline_td else None,
         )
         self._n_tokens = start
-        self._n_before = getattr(model.config.decoder, "n_taps", 1) - 1
+        self._n_before = model.config.decoder.n_before
         self.n_shared = int(np.argmax(passage.owner_t != NOBODY))
 
     def __call__(self, masks_cp: Bool[Array, "C P"]) -> tuple[Placed, Order]:

@@ -20,7 +20,7 @@ from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games.game import Game, Score
 from sgpa_jax.games.prompts import prompts_of
 from sgpa_jax.games.scores import embedding_cosine, tfidf_cosine
-from sgpa_jax.models import AudioLM, Model, ModelInputs, Response, Speech
+from sgpa_jax.models import AudioLM, Model, ModelInputs, Response, Speech, only_clip
 from sgpa_jax.players import Players
 
 RESPONSE_SCORES = ("tfidf", "tfidf_per_phase", "response_embedding")
@@ -67,10 +67,7 @@ def response_game(
         UsageError: an unknown name, a conversation of more than one recording, no room for a token, or, at the first
             evaluation, a `mode` for a model that does not speak.
     """
-    if len(inputs.clips) != 1:
-        raise UsageError(
-            f"the conversation holds {len(inputs.clips)} recordings, but the players are those of one: give one"
-        )
+    only_clip(inputs)
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}, but a response takes at least one; give more")
     if microbatch is None:

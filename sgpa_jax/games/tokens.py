@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sgpa_jax.audio import Clip
-from sgpa_jax.errors import PlayerError, UsageError, unknown_name
+from sgpa_jax.errors import PlayerError, unknown_name
 from sgpa_jax.games.passage import Passage
-from sgpa_jax.models import NO_CLIP, AudioLMConfig, Model, ModelInputs
+from sgpa_jax.models import NO_CLIP, AudioLMConfig, Model, ModelInputs, only_clip
 from sgpa_jax.players import NOBODY, Players
 
 BASELINES = ("mean", "zero", "silence")
@@ -54,10 +54,7 @@ def token_owners(model: Model, inputs: ModelInputs, players: Players) -> Int[np.
         UsageError: not exactly one recording.
         PlayerError: two players share the only position that either could have.
     """
-    if len(inputs.clips) != 1:
-        raise UsageError(
-            f"the conversation holds {len(inputs.clips)} recordings, but the players are those of one: give one"
-        )
+    only_clip(inputs)
     is_audio = inputs.clip_t[:-1] != NO_CLIP
     owner = np.full(len(is_audio), NOBODY, np.int32)
     owner[is_audio] = _owners(model.config, players, inputs.place_t[:-1][is_audio])
@@ -95,7 +92,7 @@ def _baseline(
     model: Model, inputs: ModelInputs, x_td: Float[Array, "T D"], is_audio_t1: Bool[Array, "T 1"], kind: str
 ) -> Float[Array, "T D"]:
     if kind == "silence":
-        (clip,) = inputs.clips
+        clip = only_clip(inputs)
         quiet = Clip(np.zeros_like(clip.wave_s), clip.rate_hz)
         return model.place(replace(inputs, clips=(quiet,))).x[0, : len(x_td)]
     if kind == "zero":

@@ -22,10 +22,9 @@ from jaxtyping import Array, Bool, Float, Int
 from sgpa_kernels import target_log_probs
 
 from sgpa_jax.audio import TOKEN_STEP, round_up
-from sgpa_jax.errors import UsageError
 from sgpa_jax.games.blocks import Block, run_blocks
 from sgpa_jax.games.hearing import Picked, Rendered, hearing_of
-from sgpa_jax.models import AudioLM, Decoder, Layout, Model, ModelInputs, layout_row
+from sgpa_jax.models import AudioLM, Decoder, Layout, Model, ModelInputs, layout_row, only_clip
 from sgpa_jax.players import Players
 
 CACHE_BYTES, MEMORY_BYTES = 2**24, 2**32
@@ -65,12 +64,8 @@ class WaveformEngine:
     """
 
     def __init__(self, model: Model, inputs: ModelInputs, players: Players, *, absence: str) -> None:
-        if len(inputs.clips) != 1:
-            raise UsageError(
-                f"the conversation holds {len(inputs.clips)} recordings, but the players are those of one: give one"
-            )
         network: AudioLM = nnx.merge(model.graphdef, model.state)
-        self._model, self._hearing = model, hearing_of(model, inputs.clips[0], players, absence)
+        self._model, self._hearing = model, hearing_of(model, only_clip(inputs), players, absence)
         self._n_targets = len(inputs.ids_t) - inputs.response_start
         self._script = _script(model, inputs)
         self._decoder = model.decoder
@@ -91,8 +86,7 @@ class WaveformEngine:
         Without a number: what the devices are quickest with. A power of two for each along the mesh's axis `data`.
         """
         if n_bytes is None:
-            (platform,) = {device.platform for device in jax.tree.leaves(self._decoder)[0].devices()}
-            n_bytes = CACHE_BYTES if platform == "cpu" else MEMORY_BYTES
+            n_bytes = CACHE_BYTES if self._model.platform == "cpu" else MEMORY_BYTES
         everybody_1p = np.ones((1, len(self.is_audible_p)), bool)
         most = n_bytes // self._coalition_bytes(self._hearing.bucket(int(self.n_frames(everybody_1p)[0])))
         n_devices = 1 if self._model.mesh is None else self._model.mesh.shape["data"]

@@ -5,9 +5,8 @@ from sgpa_jax.models.comparison import Stage
 from sgpa_jax.models.convert import convert_model
 from sgpa_jax.models.decoder import Decoder, Layer, decoder_of, fold_layers, layer_at
 from sgpa_jax.models.emissions import Emissions
-from sgpa_jax.models.inputs import ModelInputs, layout_row, with_response
+from sgpa_jax.models.inputs import ModelInputs, layout_row, only_clip, with_response
 from sgpa_jax.models.layers import attention
-from sgpa_jax.models.lfm2 import Lfm2Config
 from sgpa_jax.models.load import load_model
 from sgpa_jax.models.load_aligner import load_aligner
 from sgpa_jax.models.model import Model, Response, World
@@ -26,7 +25,6 @@ __all__ = [
     "Emissions",
     "Layer",
     "Layout",
-    "Lfm2Config",
     "Model",
     "ModelInputs",
     "Order",
@@ -48,6 +46,7 @@ __all__ = [
     "layout_row",
     "load_aligner",
     "load_model",
+    "only_clip",
     "parse_mesh",
     "rows_at",
     "survey_model",

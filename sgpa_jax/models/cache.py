@@ -47,7 +47,7 @@ def read(
     Returns:
         The final hidden state of each row's last token, and the reading with `room` for so many tokens more.
     """
-    n_before = decoder.config.n_taps - 1 if isinstance(decoder, Lfm2) else 0
+    n_before = decoder.config.n_before
     shared_order: Order = jax.tree.map(lambda rows: rows[:1, :n_shared], order)
     shared_order = shared_order._replace(mask_btu=shared_order.mask_btu[:, :, :n_shared])
     shared, x = x_btd[:1, :n_shared], x_btd[:, n_shared:]

@@ -65,7 +65,7 @@ def decoder_of(network: Qwen2 | Lfm2) -> Decoder:
         _Module(graphdef),
         norm_params,
         head.table[...],
-        network.config.n_taps - 1 if isinstance(network, Lfm2) else 0,
+        network.config.n_before,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sgpa_jax.audio import Clip
+from sgpa_jax.errors import UsageError
 from sgpa_jax.models.audio_lm import NO_CLIP, Layout
 
 
@@ -30,6 +31,19 @@ class ModelInputs:
     is_content_t: np.ndarray
     response_start: int
     clips: tuple[Clip, ...]
+
+
+def only_clip(inputs: ModelInputs) -> Clip:
+    """Return the recording whose stretches are the players.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    if len(inputs.clips) != 1:
+        raise UsageError(
+            f"the conversation holds {len(inputs.clips)} recordings, but the players are those of one: give one"
+        )
+    return inputs.clips[0]
 
 
 def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:

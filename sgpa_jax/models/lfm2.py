@@ -37,6 +37,11 @@ class Lfm2Config:
     tied_head: bool
 
     @property
+    def n_before(self) -> int:
+        """How many tokens back convolutions look."""
+        return self.n_taps - 1
+
+    @property
     def n_layers(self) -> int:
         """Layers of both kinds."""
         return len(self.attends)

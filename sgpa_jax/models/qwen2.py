@@ -33,6 +33,11 @@ class Qwen2Config:
     tied_head: bool
     qkv_bias: bool = True
 
+    @property
+    def n_before(self) -> int:
+        """How many tokens back convolutions look: there are none."""
+        return 0
+
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "Qwen2Config":
         """Read the `text_config` of a checkpoint with a Qwen2 decoder, in both spellings of the rotary base."""
