@@ -1,7 +1,5 @@
 """Comparison with the reference implementation: it agrees on every family, and a fault is named where it is."""
 
-import base64
-import json
 import shutil
 import sys
 from dataclasses import replace
@@ -10,24 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from train.pocket_export import export_folder
 from train.recipe import RECIPES
-from transformers import (
-    AudioFlamingo3Config,
-    AudioFlamingo3ForConditionalGeneration,
-    AudioFlamingo3Processor,
-    PreTrainedTokenizerFast,
-    VoxtralConfig,
-    VoxtralForConditionalGeneration,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForCTC,
-    WhisperFeatureExtractor,
-)
 
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import AudioError, CheckpointError, UsageError
@@ -35,22 +19,7 @@ from sgpa_jax.models import AudioLM, fill, verify, verify_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
-WINDOW_S, N_MELS, RATE_HZ = 2, 16, 16000
-ENCODER = {
-    "num_mel_bins": N_MELS, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "intermediate_size": 96, "max_source_positions": 50 * WINDOW_S,
-}  # fmt: skip
-DECODER = {
-    "hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 56, "rms_norm_eps": 1e-5, "vocab_size": 340,
-}  # fmt: skip
-MARKERS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<sound>"]
-TEMPLATE = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% for turn in messages %}<|im_start|>"
-    "{{ turn.role }}\n{% for part in turn.content %}{{ '<sound>' if part.type == 'audio' else part.text }}{% endfor %}"
-    "<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"
-)
-VOXTRAL_NAMES = {1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 24: "[AUDIO]", 25: "[BEGIN_AUDIO]"}
+RATE_HZ = 16000
 FAULTS = [
     ("flamingo", "encoder.layers.1.up.bias", "encoder.layers.1"),
     ("flamingo", "projector.second.kernel", "projector"),
@@ -63,58 +32,6 @@ FAULTS = [
 ]
 """Families, parameters of ours, and the stages that they belong to."""
 FAMILIES = sorted({name for name, _, _ in FAULTS})
-
-
-def _randomised(network):
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.15 * torch.randn_like(parameter))
-    return network.eval()
-
-
-def _flamingo(folder):
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=MARKERS, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(["system user assistant helpful"] * 4, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=MARKERS[0], eos_token=MARKERS[2])
-    extractor = WhisperFeatureExtractor(feature_size=N_MELS, chunk_length=WINDOW_S, return_attention_mask=True)
-    AudioFlamingo3Processor(extractor, fast, chat_template=TEMPLATE).save_pretrained(folder)
-    config = AudioFlamingo3Config(
-        audio_config=ENCODER, text_config={"model_type": "qwen2", **DECODER}, audio_token_id=MARKERS.index("<sound>")
-    )
-    network = _randomised(AudioFlamingo3ForConditionalGeneration(config))
-    network.generation_config.eos_token_id = MARKERS.index("<|im_end|>")
-    network.generation_config.repetition_penalty = 1.5  # not ours to follow
-    network.save_pretrained(folder)
-    extractor.save_pretrained(folder)
-
-
-def _voxtral(folder):
-    ranks = [bytes([byte]) for byte in range(256)] + [b"wh", b"ch"]
-    content = {
-        "config": {
-            "pattern": r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-            "default_vocab_size": 30 + len(ranks),
-            "default_num_special_tokens": 30,
-        },
-        "vocab": [{"rank": rank, "token_bytes": base64.b64encode(token).decode()} for rank, token in enumerate(ranks)],
-        "special_tokens": [{"rank": rank, "token_str": name} for rank, name in VOXTRAL_NAMES.items()],
-    }
-    (folder / "tekken.json").write_text(json.dumps(content))
-    config = VoxtralConfig(
-        audio_config=ENCODER,
-        text_config={"model_type": "llama", "head_dim": 12, "rope_theta": 1e6, **DECODER},
-        audio_token_id=24,
-    )
-    network = _randomised(VoxtralForConditionalGeneration(config))
-    network.generation_config.eos_token_id = 2
-    network.save_pretrained(folder)
-    WhisperFeatureExtractor(feature_size=N_MELS, chunk_length=WINDOW_S).save_pretrained(folder)
 
 
 def _lfm2(folder):
@@ -137,31 +54,11 @@ def _lfm2(folder):
     export_folder(folder, recipe, params)
 
 
-def _wav2vec2(folder):
-    network = _randomised(
-        Wav2Vec2ForCTC(
-            Wav2Vec2Config(
-                vocab_size=9, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40,
-                conv_dim=[12, 16, 20, 20], conv_kernel=[10, 3, 3, 2], conv_stride=[5, 4, 4, 4],
-                # torch's bfloat16 convolution is wrong on a CPU where a group has no multiple of 16 channels.
-                num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
-                feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True,
-            )
-        )
-    )  # fmt: skip
-    network.save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    labels = ["<pad>", "<s>", "</s>", "<unk>", "|", "e", "t", "a", "o"]
-    (folder / "vocab.json").write_text(json.dumps({label: i for i, label in enumerate(labels)}))
-
-
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folders = {}
-    for name, write in (("flamingo", _flamingo), ("voxtral", _voxtral), ("lfm2", _lfm2), ("wav2vec2", _wav2vec2)):
-        folders[name] = tmp_path_factory.mktemp(name)
-        write(folders[name])
-    return folders
+def folders(tmp_path_factory, flamingo, voxtral, wav2vec2):
+    lfm2 = tmp_path_factory.mktemp("lfm2")
+    _lfm2(lfm2)
+    return {"flamingo": flamingo.folder, "voxtral": voxtral.folder, "lfm2": lfm2, "wav2vec2": wav2vec2}
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +131,8 @@ def test_bfloat16_has_its_own_tolerance(folders, clips):
 
 def test_a_prompt_that_is_laid_out_otherwise_is_named(folders, clips, tmp_path):
     folder = shutil.copytree(folders["flamingo"], tmp_path / "other")
-    (folder / "chat_template.jinja").write_text(TEMPLATE.replace("helpful", "helpless"))
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("helpful", "helpless"))
     worst = verify_model(folder, clips["flamingo"]).first_divergence
     assert worst is not None and worst.name == "prompt"
 
