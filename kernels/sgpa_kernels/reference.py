@@ -4,6 +4,7 @@ Axes: `N` = 2^P coalitions (bit `i` of the row's index = player `i`), `P` player
 `B` rows, `T` tokens, `U` tokens that are looked at, `H` query heads, `G` key heads, `D` width, `V` vocabulary.
 """
 
+from collections.abc import Callable
 from math import factorial
 
 import numpy as np
@@ -27,6 +28,31 @@ def exact_shapley_reference(values: Float[np.ndarray, "N *K"]) -> Float[np.ndarr
             weight = factorial(size) * factorial(n_players - size - 1) / factorial(n_players)
             shapley[player] += weight * (values[coalition | 1 << player] - values[coalition])
     return shapley
+
+
+def exact_banzhaf_reference(values: Float[np.ndarray, "N *K"]) -> Float[np.ndarray, "P *K"]:
+    """Return the Banzhaf values, float64[P] or float64[P, K]: the mean of v(S ∪ i) - v(S) over the S without i."""
+    values = np.asarray(values, np.float64)
+    rows_n = np.arange(len(values))
+    lacking = [rows_n[rows_n >> player & 1 == 0] for player in range(len(values).bit_length() - 1)]
+    return np.stack([(values[rows | 1 << i] - values[rows]).mean(axis=0) for i, rows in enumerate(lacking)])
+
+
+def moebius_reference(values: Float[np.ndarray, "N *K"]) -> Float[np.ndarray, "N *K"]:
+    """Return Σ_{T⊆S} (-1)^(|S|-|T|) v(T) for each coalition S, float64."""
+    return _alternating_sums(values, lambda inside, _: inside)
+
+
+def co_moebius_reference(values: Float[np.ndarray, "N *K"]) -> Float[np.ndarray, "N *K"]:
+    """Return Σ_{T⊆S} (-1)^(|S|-|T|) v(N∖S ∪ T) for each coalition S, float64."""
+    return _alternating_sums(values, lambda inside, coalition: inside | (len(values) - 1 - coalition))
+
+
+def walsh_hadamard_reference(values: Float[np.ndarray, "N *K"]) -> Float[np.ndarray, "N *K"]:
+    """Return the mean over T of (-1)^|S∩T| v(T) for each coalition S, float64."""
+    rows_n = np.arange(len(values))
+    signs_nn = 1.0 - 2.0 * (np.bitwise_count(rows_n[:, None] & rows_n[None, :]) % 2)
+    return signs_nn @ np.asarray(values, np.float64) / len(values)
 
 
 def target_log_probs_reference(
@@ -80,3 +106,13 @@ def gated_short_conv_reference(
         if taps_btk[b, t, k] >= 0:
             mixed_btd[b, t] += kernel_kd[k].astype(np.float64) * inputs_bud[b, taps_btk[b, t, k]]
     return np.asarray(gate_btd, np.float64) * mixed_btd
+
+
+def _alternating_sums(values: np.ndarray, row_of: Callable[[int, int], int]) -> Float[np.ndarray, "N *K"]:
+    values = np.asarray(values, np.float64)
+    sums = np.zeros_like(values)
+    for coalition in range(len(values)):
+        for inside in range(coalition + 1):
+            if inside & coalition == inside:
+                sums[coalition] += (-1) ** (coalition ^ inside).bit_count() * values[row_of(inside, coalition)]
+    return sums
