@@ -9,7 +9,7 @@ demo: .venv/demo.stamp
 	$(BIN)/sgpa explain --demo --out demo-output
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

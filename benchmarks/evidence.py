@@ -23,6 +23,7 @@ from sgpa_jax.align import align
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import SgpaError
 from sgpa_jax.estimators import estimate
+from sgpa_jax.explain import evidence_hit
 from sgpa_jax.games import speech_game
 from sgpa_jax.models import Model, load_aligner, load_model
 from sgpa_jax.players import Player, Players, word_players
@@ -120,7 +121,7 @@ def true_players(example: Example, clip: Clip) -> Players:
     """Words and sounds at the times at which the synthesiser made them."""
     words = [Player(word.label, "word", word.start_s, word.end_s) for word in example.utterance.words]
     sounds = [Player("sound", "sound", sound.start_s, sound.end_s) for sound in example.utterance.sounds]
-    ordered = sorted(words + sounds, key=lambda player: player.start_s)
+    ordered = sorted(words + sounds, key=lambda player: player.span_s)
     return Players(tuple(ordered), len(clip.wave_s), clip.rate_hz)
 
 
@@ -144,15 +145,14 @@ def _hit(
         values = outcome[0] - outcome[1:]
     else:
         values = estimate(game, "exact", budget=2 ** len(players), key=jax.random.key(0)).values_pk[:, 0]
-    top = set(np.argsort(-values)[: len(evidence)].tolist())
-    return top == evidence
+    return evidence_hit(values, evidence)
 
 
 def _sound_player(players: Players, example: Example) -> int | None:
     """The sound player that overlaps the true sound most."""
     true = example.utterance.sounds[0]
     overlaps = [
-        (min(player.end_s, true.end_s) - max(player.start_s, true.start_s), p)
+        (min(player.span_s[1], true.end_s) - max(player.span_s[0], true.start_s), p)
         for p, player in enumerate(players)
         if player.kind == "sound"
     ]

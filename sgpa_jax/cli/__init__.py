@@ -1,4 +1,4 @@
-"""The command line `sgpa`: explain, align, report, convert, verify, doctor."""
+"""The command line `sgpa`: explain, align, report, refold, sae, convert, verify, doctor."""
 
 from sgpa_jax.cli.app import app, main
 

@@ -8,7 +8,19 @@ import typer
 
 import sgpa_jax
 from sgpa_jax.cli.inputs import read_transcript, shipped_demo
-from sgpa_jax.cli.options import TRANSCRIPT_HELP, Aligner, Channel, Language, Rules, Unspellable
+from sgpa_jax.cli.options import (
+    TRANSCRIPT_HELP,
+    Aligner,
+    Channel,
+    Estimand,
+    EstimatorName,
+    Groups,
+    Interactions,
+    Language,
+    Rules,
+    Seed,
+    Unspellable,
+)
 from sgpa_jax.cli.outputs import check_folder, show, show_plan, write_files
 from sgpa_jax.cli.progress import progress_bar
 from sgpa_jax.errors import UsageError
@@ -39,23 +51,54 @@ def explain(
         str | None, typer.Option(metavar="data=N,model=M", help="Devices: N groups share coalitions, M the weights.")
     ] = None,
     language: Language = None,
+    players: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Who plays: words, phrases, energy, native, windows:0.5 (seconds), or none (text only).",
+        ),
+    ] = "words",
+    text: Annotated[
+        str, typer.Option(help="The question's text as players beside them: words, tokens or none.")
+    ] = "none",
     absence: Annotated[
         str,
         typer.Option(
             help="How a word is absent: silence, noise, delete, mel_delete, embedding, attention, drop, drop_keep."
         ),
     ] = "silence",
+    text_absence: Annotated[
+        str, typer.Option(help="How text is absent: attention, drop, drop_keep, or replace by a neutral token.")
+    ] = "attention",
     baseline: Annotated[str, typer.Option(help="For the absence embedding: mean, zero or silence.")] = "mean",
     value: Annotated[
         str,
         typer.Option(help="A coalition's worth: logprob, mean_logprob, tfidf, tfidf_per_phase, response_embedding."),
     ] = "logprob",
-    estimator: Annotated[str, typer.Option(help="auto, exact or permutation.")] = "auto",
+    estimand: Estimand = "shapley",
+    groups: Groups = None,
+    estimator: EstimatorName = "auto",
     budget: Annotated[int, typer.Option(min=1, help="Coalitions that may be evaluated.")] = 4096,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(metavar="X|top:N", help="Stop once standard errors are at most X, or the N largest are in order."),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tokens:N|layers:N|model:NAME",
+            help="Cheap game that is explained exactly, so that sampling only finds what is different.",
+        ),
+    ] = None,
+    interactions: Interactions = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the longest answer.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Decides every random draw.")] = 0,
+    seed: Seed = 0,
     rules: Rules = "sgpa",
     unspellable: Unspellable = "error",
+    long: Annotated[
+        str,
+        typer.Option(help="A recording longer than the model's window: refuse, or windows, several clips of it."),
+    ] = "refuse",
     channel: Channel = "mix",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the files.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
@@ -63,7 +106,8 @@ def explain(
 ) -> None:
     """Share the model's answer out among the words of a recording.
 
-    Prints a table; --out also writes explanation.json, explanation.html, explanation.png and alignment.TextGrid.
+    Prints a table; --out also writes explanation.json, explanation.html, explanation.png and alignment.TextGrid, and
+    keeps every coalition in coalitions.safetensors: a stopped run goes on from there, and sgpa refold needs no model.
     """
     began_s = time.perf_counter()
     if demo:
@@ -76,8 +120,12 @@ def explain(
         raise UsageError(
             "no AUDIO was given: give a recording with --transcript, or --demo to explain the one that ships"
         )
-    if (transcript is None) == (alignment is None):
+    if transcript is not None and alignment is not None:
         raise UsageError("expected either --transcript, what is said, or --alignment, a file that also says when")
+    if transcript is None and alignment is None and players in ("words", "phrases"):
+        raise UsageError(
+            f"players that are {players} need --transcript, what is said, or --alignment, a file that also says when"
+        )
     words = None if transcript is None else read_transcript(transcript)
     if out is not None:
         check_folder(out)
@@ -94,23 +142,35 @@ def explain(
         "language": language,
         "system": system,
         "response": response,
+        "players": players,
+        "text": text,
         "absence": absence,
+        "text_absence": text_absence,
         "baseline": baseline,
+        "estimand": estimand,
+        "groups": groups,
         "estimator": estimator,
         "budget": budget,
         "rules": rules,
         "unspellable": unspellable,
+        "long": long,
     }
     if dry_run:
         show_plan(sgpa_jax.plan(clip, **asked), as_json=as_json)
         return
+    from sgpa_jax.archive import COALITIONS
+
     with progress_bar() as progress:
         explanation = sgpa_jax.explain(
             clip,
             **asked,
             value=value,
+            tolerance=tolerance,
+            control=control,
+            interactions=interactions,
             max_new_tokens=max_new_tokens,
             seed=seed,
+            archive=None if out is None else out / COALITIONS,
             progress=progress,
         )
     paths = [] if out is None else write_files(explanation, out)

@@ -1,8 +1,15 @@
-"""What the commands are given: transcripts, and the demo that ships."""
+"""What the commands are given: transcripts, the demo that ships, and recordings of what was saved."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import typer
+
+import sgpa_jax
 from sgpa_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from sgpa_jax.explain import Explanation
 
 
 def read_transcript(argument: str) -> str:
@@ -24,6 +31,15 @@ def shipped_demo() -> tuple[Path, str, str]:
     folder = shipped_folder("demo")
     told = read_json(folder / "demo.json")
     return folder / "demo.wav", told["transcript"], told["prompt"]
+
+
+def with_recording(explanation: "Explanation", audio: Path | None, channel: str) -> "Explanation":
+    """Return a saved explanation with its recording, from `audio` or from where it was; a note if it is not there."""
+    source = audio or Path(explanation.clip.path or "")
+    if audio is None and not source.is_file():
+        typer.echo("note: the recording is not where it was, so the page is silent: give it with --audio", err=True)
+        return explanation
+    return explanation.with_wave(sgpa_jax.read_clip(source, channel=channel))
 
 
 def _read_text(path: Path) -> str:

@@ -12,3 +12,20 @@ Language = Annotated[str | None, typer.Option(help="Language of the transcript, 
 Rules = Annotated[str, typer.Option(help="How words get their edges: sgpa, or authors for the paper's own code.")]
 Unspellable = Annotated[str, typer.Option(help="Words that cannot be spelled: error, merge or interpolate.")]
 Channel = Annotated[str, typer.Option(help="mix averages the channels; 0, 1, … picks one.")]
+Estimand = Annotated[str, typer.Option(help="What the values are: shapley, banzhaf, or owen (within --groups).")]
+Groups = Annotated[str | None, typer.Option(help="Groups of players for owen: phrases, modality or turns.")]
+EstimatorName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, exact, permutation, kernelshap, leverage, svarm, complementary, neyman, unbiased_kernelshap, "
+        "gaussian or proxy.",
+    ),
+]
+Interactions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INDEX:ORDER", help="Also what groups of players do together, such as k-SII:2; wants all coalitions."
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Decides every random draw.")]

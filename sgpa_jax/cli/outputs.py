@@ -85,14 +85,14 @@ def _nearest(folder: Path) -> Path:
 
 
 def _words(explanation: "Explanation") -> "Alignment":
-    """The alignment that was explained: the players that are words."""
+    """The alignment that was explained: the players that are heard, but for the sounds."""
     from sgpa_jax.align import Alignment, Word
 
     x = explanation
     words = tuple(
         Word(p.label, p.start_s, p.end_s, None, None, p.confidence, p.boundary_refined)
         for p in x.players
-        if p.kind == "word"
+        if p.start_s is not None and p.end_s is not None and p.kind != "sound"
     )
     told = {key: x.aligner[key] for key in ("digest", "rules", "emission")}
     return Alignment(

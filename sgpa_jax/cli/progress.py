@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[int, int], None] | None]:
-    """Give a callback of (coalitions done, coalitions in all) that draws a bar; None where stderr is not a terminal."""
+def progress_bar(what: str = "coalitions") -> Iterator[Callable[[int, int], None] | None]:
+    """Give a callback of (done, in all) that draws a bar called `what`; None where stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -16,7 +16,7 @@ def progress_bar() -> Iterator[Callable[[int, int], None] | None]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("coalitions", total=None)
+        task = bar.add_task(what, total=None)
 
         def advance(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import sgpa_jax
+from sgpa_jax.cli.inputs import with_recording
 from sgpa_jax.cli.options import Channel
 
 
@@ -18,11 +19,5 @@ def report(
     channel: Channel = "mix",
 ) -> None:
     """Make the page to look at and listen to from a saved explanation and its recording."""
-    loaded = sgpa_jax.Explanation.load(explanation)
-    source = audio or Path(loaded.clip.path or "")
-    if audio is None and not source.is_file():
-        typer.echo("note: the recording is not where it was, so the page is silent: give it with --audio", err=True)
-    else:
-        loaded = loaded.with_wave(sgpa_jax.read_clip(source, channel=channel))
-    loaded.to_html(out)
+    with_recording(sgpa_jax.Explanation.load(explanation), audio, channel).to_html(out)
     typer.echo(out)

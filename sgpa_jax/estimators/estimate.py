@@ -1,95 +1,119 @@
-"""`estimate`: one call from a game, the name of an estimator and a budget to an `Estimate`, in float64 on the host."""
+"""`estimate`: one call from a game, an estimand, an estimator and a budget to an `Estimate`."""
 
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sgpa_jax.errors import BudgetError, UsageError, unknown_name
-from sgpa_jax.estimators.base import Estimate, Estimator
-from sgpa_jax.estimators.exact import Exact
-from sgpa_jax.estimators.permutation import Permutation
-from sgpa_jax.games import Game
+from sgpa_jax.errors import UsageError
+from sgpa_jax.estimators.base import Attribution, Control, Estimate
+from sgpa_jax.estimators.control import Controlled, controlled, solved
+from sgpa_jax.estimators.methods import LINEAR, choose_estimator, method_for
+from sgpa_jax.estimators.solve import arrays_of, asked, seed_of, solved_on_host
+from sgpa_jax.estimators.stopping import Tolerance, growing_budgets
+from sgpa_jax.games import Evaluations, Game
+from sgpa_jax.players import all_coalitions
 from sgpa_jax.typing import PRNGKeyArray
 
-ESTIMATORS = ("exact", "permutation")
 
-
-def estimate(game: Game, estimator: str = "auto", *, budget: int = 4096, key: PRNGKeyArray) -> Estimate:
-    """Return the Shapley values of `game`.
+def estimate(
+    game: Game,
+    estimator: str = "auto",
+    *,
+    estimand: str = "shapley",
+    groups: tuple[int, ...] | None = None,
+    budget: int = 4096,
+    tolerance: Tolerance | None = None,
+    control: Game | None = None,
+    key: PRNGKeyArray,
+) -> Estimate:
+    """Share what a game is worth out among its players.
 
     Args:
         game: the game to ask.
-        estimator: "exact" (2^P evaluations), "permutation" (antithetic pairs; as many as the budget allows), or "auto":
-            exact where 2^P is within the budget, else permutation.
+        estimator: one of `ESTIMATORS`, or "auto" (see `choose_estimator`).
+        estimand: one of `ESTIMANDS`.
+        groups: each player's group, for Owen values.
         budget: evaluations allowed, v(∅) and v(N) among them.
+        tolerance: stop as soon as the estimate is this sure; None: spend the budget. What was evaluated for one look
+            serves the next.
+        control: a cheap game of the same players that resembles this one. It is explained exactly, from all its
+            coalitions, and the estimator only finds what is different about the true game (see `controlled`). The first
+            of its outputs serves all.
         key: a typed key (`jax.random.key`); exact draws nothing from it.
 
     Raises:
-        UsageError: an unknown estimator, or a key of another kind.
+        UsageError: an unknown name, an estimand that the estimator does not offer, missing groups, a key of another
+            kind, or a control of other players or for an estimator that is exact or not linear in the game.
         BudgetError: the budget is too small for the estimator.
     """
-    seed = _seed(key)
-    name = choose_estimator(estimator, game.n_players, budget)
-    method = _method(name, game, budget)
+    seed = seed_of(key)
+    name = choose_estimator(estimator, game.n_players, budget, estimand=estimand, groups=groups)
+    cheap = None if control is None else _solved_control(control, game, name, estimand)
     before = game.evaluations
-    state = method.init(key)
-    masks_cp = np.asarray(_propose(method, state))
-    values_ck = game.values(masks_cp).astype(np.float64)
-    found = method.estimate(method.update(state, masks_cp, values_ck))
+    settled, helped = None, None
+    for look in _looks(name, game.n_players, budget, tolerance):
+        method = method_for(name, estimand, groups, game.n_players, look)
+        method, told = asked(method, key, game.values)
+        masks_cp, values_ck = (np.concatenate(parts) for parts in zip(*told, strict=True))
+        if cheap is None:
+            found = solved_on_host(method, key, told)
+        else:
+            found, helped = _controlled(method, key, masks_cp, values_ck, cheap)
+        settled = None if tolerance is None else tolerance.is_met(found)
+        if settled:
+            break
     return Estimate(
-        *(np.asarray(array, np.float64) for array in found),
+        **arrays_of(found),
+        estimand=estimand,
         estimator=name,
         budget=budget,
         seed=seed,
         evaluations=game.evaluations - before,
+        masks_cp=masks_cp,
+        coalition_values_ck=values_ck,
+        settled=settled,
+        control=helped,
     )
 
 
-def choose_estimator(estimator: str, n_players: int, budget: int) -> str:
-    """Return the name of the estimator that `estimate` would use; it never becomes another one later.
+class _CheapGame(NamedTuple):
+    """A control: its values of all 2^P coalitions, and what they cost."""
 
-    Raises:
-        UsageError: an unknown estimator.
-        BudgetError: the budget is too small for it.
-    """
-    if estimator not in (*ESTIMATORS, "auto"):
-        raise unknown_name("estimator", estimator, (*ESTIMATORS, "auto"))
-    name = ("exact" if 2**n_players <= budget else "permutation") if estimator == "auto" else estimator
-    least = {"exact": 2**n_players, "permutation": 2 + 2 * _pair_cost(n_players)}[name]
-    if budget < least:
-        raise BudgetError(
-            f"a budget of {budget} evaluations is too small for the {name} estimator with {n_players} players: "
-            f"expected at least {least}; raise the budget"
+    values_n1: np.ndarray
+    evaluations: Evaluations
+
+
+def _solved_control(control: Game, game: Game, name: str, estimand: str) -> _CheapGame:
+    if control.n_players != game.n_players or name not in LINEAR or estimand == "owen":
+        raise UsageError(
+            f"a control of {control.n_players} players for the {estimand} values of {game.n_players} by the {name} "
+            f"estimator: expected the same players, no owen values, and one of {', '.join(LINEAR)}"
         )
-    return name
+    before = control.evaluations
+    values_nk = control.values(all_coalitions(game.n_players)).astype(np.float64)
+    return _CheapGame(values_nk[:, :1], control.evaluations - before)
+
+
+def _controlled(
+    method: Any, key: PRNGKeyArray, masks_cp: np.ndarray, values_ck: np.ndarray, cheap: _CheapGame
+) -> tuple[Attribution, Control]:
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        found = _control_compiled(method, key, masks_cp, values_ck, cheap.values_n1)
+    beta_k, reduction_k = (np.asarray(array, np.float64) for array in (found.beta_k, found.variance_reduction_k))
+    return found.attribution, Control(beta_k, reduction_k, cheap.evaluations)
 
 
 @partial(jax.jit, static_argnums=0)
-def _propose(method: Estimator, state: Any) -> Any:
-    return method.propose(state)
+def _control_compiled(method: Any, key: PRNGKeyArray, masks_cp: Any, values_ck: Any, cheap_n1: Any) -> Controlled:
+    estimand = getattr(method, "estimand", method.estimands[0])
+    return controlled(method, key, masks_cp, values_ck, solved(cheap_n1, masks_cp, estimand))
 
 
-def _method(name: str, game: Game, budget: int) -> Estimator:
-    if name == "exact":
-        return Exact(game.n_players)
-    # One player alone has one order: its pairs cost nothing and all agree.
-    n_pairs = (budget - 2) // _pair_cost(game.n_players) if game.n_players > 1 else 2
-    return Permutation(game.n_players, n_pairs=n_pairs)
-
-
-def _pair_cost(n_players: int) -> int:
-    return 2 * (n_players - 1)
-
-
-def _seed(key: Any) -> int:
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise UsageError(
-            "the key is no single typed key: expected one from jax.random.key; make it with an integer seed"
-        )
-    seed = 0
-    for word in np.asarray(jax.random.key_data(key)).ravel().tolist():
-        seed = (seed << 32) | word
-    return seed
+def _looks(name: str, n_players: int, budget: int, tolerance: Tolerance | None) -> Iterable[int]:
+    """The evaluations to have spent at each look: standard errors are to be trusted from ten for each player on."""
+    if tolerance is None or name == "exact":
+        return (budget,)
+    return growing_budgets(min(10 * n_players + 2, budget), budget)

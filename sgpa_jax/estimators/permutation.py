@@ -3,19 +3,21 @@
 Players join one by one in a random order, and each is credited with what it adds; then they join in the reverse order.
 The mean over such a pair is unbiased and varies less than two independent orders do, and its shares always sum to
 v(N) - v(∅). Standard errors come from the pairs, which are independent of each other (Mitchell et al. 2022, "Sampling
-permutations for Shapley value estimation", §2). Pair `i` is drawn from `fold_in(key, i)`: batches change nothing.
+permutations for Shapley value estimation", §2); a few skewed ones cover less than they say: 81 % of 95 % in an airport
+game of 12 players with 144 evaluations, 91 % with 432. Pair `i` is drawn from `fold_in(key, i)`, so that batches change
+nothing.
 Axes: `R` pairs, `C` coalitions, `P` players, `K` outputs.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sgpa_jax.estimators.base import Attribution, array_module
+from sgpa_jax.estimators.base import Attribution, array_module, too_small
 from sgpa_jax.typing import MaskCP, PRNGKeyArray, ValueCK
 
 
@@ -40,6 +42,22 @@ class Permutation:
     n_players: int
     n_outputs: int = 1
     n_pairs: int = 16
+    estimands: ClassVar[tuple[str, ...]] = ("shapley",)
+    takes_any_sample: ClassVar[bool] = False
+    n_proposals: ClassVar[int] = 1
+
+    @classmethod
+    def for_budget(cls, n_players: int, budget: int, *, n_outputs: int = 1) -> Self:
+        """Return as many pairs as a budget allows, v(∅) and v(N) counted once.
+
+        Raises:
+            BudgetError: it does not allow two, from which a standard error comes.
+        """
+        least = 2 + 4 * (n_players - 1)
+        if budget < least:
+            raise too_small(budget, least, "permutation", n_players)
+        # One player alone has one order: its pairs cost nothing and all agree.
+        return cls(n_players, n_outputs, n_pairs=(budget - 2) // (2 * (n_players - 1)) if n_players > 1 else 2)
 
     def init(self, key: PRNGKeyArray) -> PermutationState:
         """Return the state before any permutation."""
@@ -80,7 +98,8 @@ class Permutation:
         xp = array_module(state.mean_pk)
         pairs = xp.asarray(state.n_pairs).astype(state.mean_pk.dtype)
         variance_pk = xp.where(pairs > 1, state.squares_pk / xp.maximum(pairs - 1, 1), xp.nan)
-        return Attribution(state.mean_pk, xp.sqrt(variance_pk / pairs), state.empty_value_k, state.full_value_k)
+        errors_pk = xp.sqrt(variance_pk / pairs)
+        return Attribution(state.mean_pk, errors_pk, state.empty_value_k, state.full_value_k, pairs - 1)
 
     def _ranks(self, key: PRNGKeyArray, index: Int[Array, ""]) -> Int[Array, " P"]:
         """Return each player's place in the order of pair `index`."""

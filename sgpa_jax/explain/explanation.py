@@ -1,6 +1,6 @@
 """The one result object: who made which output likelier, by how much and how surely, and how that was computed.
 
-Axes: `P` players in the order of time, `K` outputs; the first output is the whole response, the others its tokens.
+Axes: `P` players in the order of the conversation, `K` outputs; the first is the whole response, the others its tokens.
 """
 
 import os
@@ -21,7 +21,7 @@ from sgpa_jax.players import Player
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Explanation:
-    """An answer of a model to a recording, shared out among the words and sounds of that recording.
+    """An answer of a model to a recording, shared out among what is heard there, and what is asked in text.
 
     Attributes:
         clip: which recording.
@@ -37,13 +37,14 @@ class Explanation:
         estimator: "name", "budget", "seed".
         engine: what evaluated the coalitions.
         outputs: for each output "name" and "kind" ("response" or "token").
-        players: the words and sounds, in the order of time.
+        players: words and sounds or other stretches in the order of time, and text of the prompt around them.
         values: float64[P,K], what each player adds to each output.
         standard_errors: float64[P,K], of the estimate; zero when exact.
         empty_value, full_value: float64[K], the value with all players absent and with all of them there.
         efficiency_gap: float64[K], the values' sum less (full − empty).
         evaluations: how many coalitions were "requested", "unique", and "model_forwards".
-        interactions: values of groups of players, each a dict.
+        groups: each player's group, where the estimand respects groups; else empty.
+        interactions: values of sets of players: "index", "order", "players", and "values" for each output.
         timings: seconds of each stage.
         versions: of the software that took part.
         warnings: plain sentences for whoever reads the values.
@@ -72,6 +73,7 @@ class Explanation:
     full_value: Float[np.ndarray, "K"]
     efficiency_gap: Float[np.ndarray, "K"]
     evaluations: dict[str, int]
+    groups: tuple[int, ...] = ()
     interactions: tuple[dict[str, Any], ...] = ()
     timings: dict[str, float]
     versions: dict[str, str]
@@ -79,13 +81,18 @@ class Explanation:
 
     def __post_init__(self) -> None:
         """Check and freeze what was given."""
-        for name in ("messages", "outputs", "players", "interactions", "warnings"):
+        for name in ("messages", "outputs", "players", "groups", "interactions", "warnings"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         n_players, n_outputs = len(self.players), len(self.outputs)
         if n_players == 0 or n_outputs == 0:
             raise ExplanationError(
                 f"an explanation came with {n_players} players and {n_outputs} outputs: expected at least one of each"
             )
+        if self.groups and len(self.groups) != n_players:
+            raise ExplanationError(f"an explanation came with {len(self.groups)} groups for {n_players} players")
+        for entry in self.interactions:
+            if len(entry["values"]) != n_outputs or not all(0 <= p < n_players for p in entry["players"]):
+                raise ExplanationError("an explanation came with interactions of other players or outputs than its own")
         shapes = {
             "values": (n_players, n_outputs),
             "standard_errors": (n_players, n_outputs),
@@ -167,6 +174,18 @@ class Explanation:
         from sgpa_jax.report import draw_figure, draw_heat
 
         return draw_figure(self) if ax is None else draw_heat(self, ax)
+
+    def to_shap(self) -> Any:
+        """Return the values as a `shap.Explanation`, with a column for every output where there are several."""
+        from sgpa_jax.interop import to_shap
+
+        return to_shap(self)
+
+    def to_shapiq(self, output: int = 0) -> Any:
+        """Return the values of one output as a `shapiq.InteractionValues`."""
+        from sgpa_jax.interop import to_shapiq
+
+        return to_shapiq(self, output)
 
     def summary(self) -> str:
         """Return the answer, the values with bars, and how they were computed, as plain text."""

@@ -1,6 +1,7 @@
 """The file format of an explanation: JSON that names its schema, with every number finite, and read with suspicion.
 
-Whatever is wrong with a file ends in one `ExplanationError` that says where. Axes: `P` players, `K` outputs.
+A player of the kind "text" has times that are null and, alone, `tokens`: its half-open place in the prompt. Whatever is
+wrong with a file ends in one `ExplanationError` that says where. Axes: `P` players, `K` outputs.
 """
 
 import json
@@ -11,7 +12,7 @@ import numpy as np
 
 from sgpa_jax.errors import ExplanationError
 from sgpa_jax.explain.source import ClipInfo, Transcript
-from sgpa_jax.players import Player
+from sgpa_jax.players import KINDS, Player
 
 if TYPE_CHECKING:
     from sgpa_jax.explain.explanation import Explanation
@@ -32,13 +33,14 @@ def to_json(explanation: "Explanation") -> str:
         {
             "label": player.label,
             "kind": player.kind,
-            "start_s": float(player.start_s),
-            "end_s": float(player.end_s),
+            "start_s": None if player.start_s is None else float(player.start_s),
+            "end_s": None if player.end_s is None else float(player.end_s),
             "confidence": None if player.confidence is None else float(player.confidence),
             "boundary_refined": bool(player.boundary_refined),
             "value": float(x.values[i, 0]),
             "standard_error": float(x.standard_errors[i, 0]),
         }
+        | ({} if player.tokens is None else {"tokens": [int(place) for place in player.tokens]})
         for i, player in enumerate(x.players)
     ]
     record = {
@@ -58,6 +60,7 @@ def to_json(explanation: "Explanation") -> str:
         "values": x.values.tolist(),
         "standard_errors": x.standard_errors.tolist(),
         "players": players,
+        "groups": x.groups,
         "interactions": x.interactions,
         "empty_value": x.empty_value.tolist(),
         "full_value": x.full_value.tolist(),
@@ -130,7 +133,9 @@ def _fields(root: "_Node") -> dict[str, Any]:
         "full_value": root["full_value"].numbers(len(outputs)),
         "efficiency_gap": root["efficiency_gap"].numbers(len(outputs)),
         "evaluations": root["evaluations"].record(integers=("requested", "unique", "model_forwards")),
-        "interactions": [node.record() for node in root["interactions"].items()],
+        # Files of before there were groups have none.
+        "groups": [node.integer() for node in root["groups"].items()] if "groups" in root.value else [],
+        "interactions": [_interaction(node, len(outputs)) for node in root["interactions"].items()],
         "timings": {key: root["timings"][key].number() for key in root["timings"].record()},
         "versions": {key: root["versions"][key].text() for key in root["versions"].record()},
         "warnings": root["warnings"].texts(),
@@ -138,17 +143,42 @@ def _fields(root: "_Node") -> dict[str, Any]:
 
 
 def _player(node: "_Node", duration_s: float) -> Player:
-    start_s, end_s = node["start_s"].number(), node["end_s"].number()
-    if not -_SLACK_S <= start_s < end_s <= duration_s + _SLACK_S:
-        raise node.error(f"a span within the recording's {duration_s:g} s")
+    kind = node["kind"].one_of(*KINDS)
+    start_s = end_s = tokens = None
+    if kind == "text":
+        tokens = _tokens(node["tokens"])
+        for edge in (node["start_s"], node["end_s"]):
+            if edge.value is not None:
+                raise edge.error("null, as text has no times")
+    else:
+        start_s, end_s = node["start_s"].number(), node["end_s"].number()
+        if not -_SLACK_S <= start_s < end_s <= duration_s + _SLACK_S:
+            raise node.error(f"a span within the recording's {duration_s:g} s")
     return Player(
         label=node["label"].text(),
-        kind=node["kind"].one_of("word", "sound"),
+        kind=kind,
         start_s=start_s,
         end_s=end_s,
         confidence=None if node["confidence"].value is None else node["confidence"].number(),
         boundary_refined=node["boundary_refined"].flag(),
+        tokens=tokens,
     )
+
+
+def _interaction(node: "_Node", n_outputs: int) -> dict[str, Any]:
+    return {
+        "index": node["index"].text(),
+        "order": node["order"].count(),
+        "players": [item.integer() for item in node["players"].items(at_least=1)],
+        "values": node["values"].numbers(n_outputs).tolist(),
+    }
+
+
+def _tokens(node: "_Node") -> tuple[int, int]:
+    places = [item.integer() for item in node.items()]
+    if len(places) != 2 or not 0 <= places[0] < places[1]:
+        raise node.error("where the text begins and ends in the prompt")
+    return places[0], places[1]
 
 
 def _check_schema(schema: str, name: str) -> None:

@@ -6,19 +6,23 @@ from typing import TYPE_CHECKING, Any
 from sgpa_jax.games.game import Evaluations, Game, Reference, Score
 
 if TYPE_CHECKING:
+    from sgpa_jax.games.controls import CONTROLS, control_game
     from sgpa_jax.games.cost import speech_cost
     from sgpa_jax.games.flat import evaluate_flat
     from sgpa_jax.games.passage import TOKEN_ABSENCES, Passage
     from sgpa_jax.games.readout import Readout
     from sgpa_jax.games.responses import RESPONSE_SCORES, response_game
     from sgpa_jax.games.speech import ABSENCES, VALUES, engine_of, speech_game
-    from sgpa_jax.games.tokens import speech_passage
+    from sgpa_jax.games.tokens import TEXT_ABSENCES, native_players, neutral_token, speech_passage
     from sgpa_jax.games.trie import coalition_values, evaluate_coalitions, plan_for, scene_of
+    from sgpa_jax.games.windows import prepare_windows
     from sgpa_jax.models import Decoder
 
 __all__ = [
     "ABSENCES",
+    "CONTROLS",
     "RESPONSE_SCORES",
+    "TEXT_ABSENCES",
     "TOKEN_ABSENCES",
     "VALUES",
     "Decoder",
@@ -29,10 +33,14 @@ __all__ = [
     "Reference",
     "Score",
     "coalition_values",
+    "control_game",
     "engine_of",
     "evaluate_coalitions",
     "evaluate_flat",
+    "native_players",
+    "neutral_token",
     "plan_for",
+    "prepare_windows",
     "response_game",
     "scene_of",
     "speech_cost",
@@ -43,17 +51,23 @@ __all__ = [
 # The engines bring the networks along; a game around somebody else's model does without them.
 _HOMES = {
     "ABSENCES": "sgpa_jax.games.speech",
+    "CONTROLS": "sgpa_jax.games.controls",
     "Decoder": "sgpa_jax.models",
     "Passage": "sgpa_jax.games.passage",
     "RESPONSE_SCORES": "sgpa_jax.games.responses",
     "Readout": "sgpa_jax.games.readout",
+    "TEXT_ABSENCES": "sgpa_jax.games.tokens",
     "TOKEN_ABSENCES": "sgpa_jax.games.passage",
     "VALUES": "sgpa_jax.games.speech",
     "coalition_values": "sgpa_jax.games.trie",
+    "control_game": "sgpa_jax.games.controls",
     "engine_of": "sgpa_jax.games.speech",
     "evaluate_coalitions": "sgpa_jax.games.trie",
     "evaluate_flat": "sgpa_jax.games.flat",
+    "native_players": "sgpa_jax.games.tokens",
+    "neutral_token": "sgpa_jax.games.tokens",
     "plan_for": "sgpa_jax.games.trie",
+    "prepare_windows": "sgpa_jax.games.windows",
     "response_game": "sgpa_jax.games.responses",
     "scene_of": "sgpa_jax.games.trie",
     "speech_cost": "sgpa_jax.games.cost",

@@ -7,17 +7,22 @@ import numpy as np
 from jaxtyping import Bool
 
 from sgpa_jax.games.passage import Passage
-from sgpa_jax.games.speech import engine_of
-from sgpa_jax.games.tokens import token_owners
+from sgpa_jax.games.speech import engine_of, waveform_engine
+from sgpa_jax.games.tokens import absences_of, token_owners
 from sgpa_jax.games.trie import sizes_on
 from sgpa_jax.games.trie_plan import plan_trie
-from sgpa_jax.games.waveform import WaveformEngine
 from sgpa_jax.models import Model, ModelInputs
 from sgpa_jax.players import Players
 
 
 def speech_cost(
-    model: Model, inputs: ModelInputs, players: Players, masks_cp: Bool[np.ndarray, "C P"], *, absence: str
+    model: Model,
+    inputs: ModelInputs,
+    players: Players,
+    masks_cp: Bool[np.ndarray, "C P"],
+    *,
+    absence: str,
+    text_absence: str = "attention",
 ) -> dict[str, Any]:
     """Return what `speech_game` would run for these coalitions, as plain values that JSON can hold.
 
@@ -25,20 +30,26 @@ def speech_cost(
     same coalitions each by itself; `bytes_at_once` are the activations of what is computed together, roughly; `shapes`
     are those that are compiled, one program for each.
     """
-    if engine_of(absence) == "trie":
-        return {"engine": "trie"} | _trie_cost(model, inputs, players, masks_cp, absence)
-    engine = WaveformEngine(model, inputs, players, absence=absence)
+    if engine_of(absence, players) == "trie":
+        return {"engine": "trie"} | _trie_cost(model, inputs, players, masks_cp, absence, text_absence)
+    engine = waveform_engine(model, inputs, players, absence=absence, text_absence=text_absence)
     heard = np.unique(masks_cp & engine.is_audible_p[None], axis=0)
     return {"engine": "waveform"} | engine.cost(heard)
 
 
 def _trie_cost(
-    model: Model, inputs: ModelInputs, players: Players, masks_cp: Bool[np.ndarray, "C P"], absence: str
+    model: Model,
+    inputs: ModelInputs,
+    players: Players,
+    masks_cp: Bool[np.ndarray, "C P"],
+    absence: str,
+    text_absence: str,
 ) -> dict[str, Any]:
     config = model.config.decoder
     owner_t, n_targets = token_owners(model, inputs, players), len(inputs.ids_t) - inputs.response_start
     nothing = jnp.zeros((len(owner_t), 1))
-    passage = Passage(nothing, np.zeros(n_targets, int), owner_t, (absence,) * len(players), nothing)
+    absences = absences_of(players, absence, text_absence)
+    passage = Passage(nothing, np.zeros(n_targets, int), owner_t, absences, nothing)
     n_devices = 1 if model.mesh is None else model.mesh.shape["data"]
     group_tokens, chunk_leaves = sizes_on(model.platform)
     plan = plan_trie(

@@ -57,7 +57,7 @@ def evaluate_flat(
     if readout is not None:
         scored_t = np.arange(len(passage.owner_t)) >= len(passage.owner_t) - n_targets
         runs_ct = _there(passage, masks_cp).astype(bool)
-        runs_ct = (runs_ct | passage.absent_t("embedding")[None]) & (passage.owner_t >= 0)[None]
+        runs_ct = (runs_ct | passage.absent_t("embedding")[None]) & passage.is_audio_t[None]
         there_ct = runs_ct if readout.positions == "audio" else jnp.broadcast_to(scored_t[None], runs_ct.shape)
         return readout(hidden_ctd, there_ct[:, None])[:, 0]
     logits = jnp.einsum("crd,vd->crv", hidden_ctd[:, -n_targets:], decoder.table_vd, preferred_element_type=jnp.float32)
@@ -73,15 +73,29 @@ def _there(passage: Passage, masks_cp: Array) -> Array:
 
 def order_of(passage: Passage, runs_ct: Bool[Array, "C T"], n_before: int) -> Order:
     """Return how the tokens of a passage follow one another where only some of them run."""
-    n_tokens = runs_ct.shape[1]
     closes_t, skipped_t = passage.absent_t("drop"), passage.absent_t("drop") | passage.absent_t("drop_keep")
-    gone_ct = ~runs_ct & closes_t[None]
-    positions = jnp.arange(n_tokens)[None] - jnp.cumsum(gone_ct, axis=1) + gone_ct.astype(jnp.int32)
+    return order_without(runs_ct, ~runs_ct & skipped_t[None], ~runs_ct & closes_t[None], n_before)
+
+
+def order_without(
+    runs_ct: Bool[Array, "C T"], skipped_ct: Bool[Array, "C T"], closes_ct: Bool[Array, "C T"], n_before: int
+) -> Order:
+    """Return how tokens follow one another, of which some do not run.
+
+    Of these, convolutions hear those as zeros that are not `skipped_ct`, and positions close up over `closes_ct`.
+    """
+    n_tokens = runs_ct.shape[1]
     mask = jnp.tril(jnp.ones((n_tokens, n_tokens), bool))[None] & runs_ct[:, None, :]
-    return Order(positions, mask, _before(runs_ct, ~runs_ct & skipped_t[None], n_before) if n_before else None)
+    before = earlier_of(runs_ct, skipped_ct, n_before) if n_before else None
+    return Order(positions_of(closes_ct), mask, before)
 
 
-def _before(runs_ct: Bool[Array, "C T"], skipped_ct: Bool[Array, "C T"], n_before: int) -> Int[Array, "C T K"]:
+def positions_of(closes_ct: Bool[Array, "C T"]) -> Int[Array, "C T"]:
+    """Positions of tokens that close up over some of them."""
+    return jnp.arange(closes_ct.shape[1])[None] - jnp.cumsum(closes_ct, axis=1) + closes_ct.astype(jnp.int32)
+
+
+def earlier_of(runs_ct: Bool[Array, "C T"], skipped_ct: Bool[Array, "C T"], n_before: int) -> Int[Array, "C T K"]:
     """Pointers of a convolution to the tokens that are not skipped; those which do not run are heard as zeros."""
     n_tokens = runs_ct.shape[1]
     places = jnp.arange(n_tokens)[None]

@@ -157,6 +157,10 @@ class Game:
         _refuse_infinite(values_ck, masks_cp)
         return values_ck
 
+    def __call__(self, coalitions: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, " C"]:
+        """Return the first of each coalition's values, float64[C]: what shapiq's methods call a game for."""
+        return self.values(np.atleast_2d(coalitions))[:, 0].astype(np.float64)
+
     def evaluate(self, masks_cp: MaskCP) -> Any:
         """Return the output of each coalition: an array with a row for each, or a list where the function gives lists.
 
@@ -182,6 +186,22 @@ class Game:
         values_ck = _checked_values(values, len(outputs), self._n_outputs, "score")
         self._n_outputs = values_ck.shape[1]
         return values_ck
+
+    def known(self) -> tuple[Bool[np.ndarray, "C P"], Any]:
+        """Return the coalitions that were evaluated so far, and their outputs."""
+        packed = np.frombuffer(b"".join(self._archive), np.uint8).reshape(len(self._archive), -(-self.n_players // 8))
+        masks_cp = np.unpackbits(packed, axis=1, count=self.n_players).astype(bool)
+        return masks_cp, _rows(list(self._archive.values())) if self._archive else []
+
+    def remember(self, masks_cp: MaskCP, outputs: Any) -> None:
+        """Take outputs over that `known` told of the same game: they are not evaluated again.
+
+        Raises:
+            UsageError: the masks are not bool[C, P], or there is no output for each.
+        """
+        masks_cp = self._checked_masks(masks_cp)
+        outputs = _checked_outputs(outputs, len(masks_cp))
+        self._archive.update(zip((row.tobytes() for row in np.packbits(masks_cp, axis=1)), outputs, strict=True))
 
     def rescore(self, score: Score, *, outputs: Sequence[str] | None = None) -> "Game":
         """Return the game of another score, its values named `outputs`, on the outputs of this one.

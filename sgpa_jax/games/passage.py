@@ -28,6 +28,7 @@ class Passage:
         owner_t: each token's player, `NOBODY` (-1) where it is always there.
         absence_p: how each player is absent, one of `TOKEN_ABSENCES`.
         baseline_td: what stands in the place of a token absent by `embedding`; None where there is no such player.
+        is_text_p: which players are text; none of them, if not told. Readouts at audio positions leave theirs out.
 
     Raises:
         UsageError: shapes that do not fit together, an unknown absence, or a missing baseline.
@@ -38,6 +39,7 @@ class Passage:
     owner_t: Int[np.ndarray, " T"]
     absence_p: tuple[str, ...]
     baseline_td: Float[Array, "T D"] | None = None
+    is_text_p: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what the engines rely on."""
@@ -61,6 +63,12 @@ class Passage:
     def n_players(self) -> int:
         """P."""
         return len(self.absence_p)
+
+    @property
+    def is_audio_t(self) -> Bool[np.ndarray, " T"]:
+        """Which tokens belong to players that are heard."""
+        is_text_p = np.array([*(self.is_text_p or (False,) * self.n_players), True])
+        return ~is_text_p[self.owner_t]
 
     def absent_t(self, absence: str) -> Bool[np.ndarray, " T"]:
         """Which tokens have players who are absent in this way, when they are."""

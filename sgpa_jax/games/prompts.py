@@ -1,7 +1,8 @@
 """What a decoder is given for coalitions that it is to answer: the prompts of a batch, whatever the absence.
 
 Absences of the waveform are rendered and heard (`hearing.py`), and the tokens behind shorter audio close up. Those of
-the decoder's input share one encoding (`tokens.py`); their order says who is not there (`flat.py`).
+the decoder's input share one encoding (`tokens.py`); their order says who is not there (`flat.py`), which text may be
+under either.
 Axes: `C` coalitions, `P` players, `T` tokens, `A` audio positions.
 """
 
@@ -16,18 +17,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from sgpa_jax.audio import TOKEN_STEP, round_up
-from sgpa_jax.games.flat import order_of
-from sgpa_jax.games.hearing import Picked, Rendered, hearing_of
+from sgpa_jax.errors import UsageError, unknown_name
+from sgpa_jax.games.flat import order_of, order_without
+from sgpa_jax.games.hearing import HEARD_ABSENCES, Picked, Rendered, hearing_of
 from sgpa_jax.games.passage import TOKEN_ABSENCES
-from sgpa_jax.games.tokens import speech_passage
+from sgpa_jax.games.tokens import absences_of, neutral_token, speech_passage, text_owners
 from sgpa_jax.models import AudioLM, Layout, Model, ModelInputs, Order, Placed, layout_row, with_response
 from sgpa_jax.players import NOBODY, Players
 
 
 def prompts_of(
-    model: Model, inputs: ModelInputs, players: Players, *, absence: str, baseline: str
+    model: Model, inputs: ModelInputs, players: Players, *, absence: str, baseline: str, text_absence: str
 ) -> "_Heard | _Embedded":
-    """Return what maps coalitions of the players of the one clip in `inputs` to prompts, without a response.
+    """Return what maps coalitions of the players of the prompt in `inputs` to prompts, without a response.
 
     It maps bool[C, P] to a `Placed` and the `Order` of its tokens (None: as they stand), and tells `n_shared`, how many
     tokens stand before all that depends on the coalition, `length`, by which coalitions are best sorted (None: all are
@@ -35,42 +37,86 @@ def prompts_of(
 
     Raises:
         UsageError: an unknown name, or an absence that the model does not offer.
+        PlayerError: as `speech_passage`.
     """
-    if absence in TOKEN_ABSENCES:
-        return _Embedded(model, inputs, players, absence, baseline)
-    return _Heard(model, inputs, players, absence)
+    if absence not in (*HEARD_ABSENCES, *TOKEN_ABSENCES):
+        raise unknown_name("absence", absence, (*HEARD_ABSENCES, *TOKEN_ABSENCES))
+    absences_of(players, absence, text_absence)
+    if absence in HEARD_ABSENCES and players.heard:
+        if inputs.starts_s:
+            raise UsageError(
+                f"answers to a recording in windows are not compared under the absence {absence!r}: choose one of "
+                f"{', '.join(TOKEN_ABSENCES)}, or explain the log-probability"
+            )
+        return _Heard(model, inputs, players, absence, text_absence)
+    return _Embedded(model, inputs, players, absence, baseline, text_absence)
 
 
 class _Heard:
     """Recordings rendered, heard and placed, in a shape that the longest of them fits in."""
 
-    def __init__(self, model: Model, inputs: ModelInputs, players: Players, absence: str) -> None:
-        self._model, self._hearing = model, hearing_of(model, inputs.clips[0], players, absence)
-        self.length, self.matters_p = self._hearing.n_frames, self._hearing.is_audible_p
-        is_text = inputs.clip_t[: inputs.response_start] < 0
-        self.n_shared, self._n_text = int(np.argmin(is_text)), int(is_text.sum())
-        spare = round_up(len(is_text), TOKEN_STEP) - len(is_text)
+    def __init__(self, model: Model, inputs: ModelInputs, players: Players, absence: str, text_absence: str) -> None:
+        self._model, self._heard = model, list(players.heard)
+        is_replaced = bool(players.text) and text_absence == "replace"
+        self._neutral = neutral_token(model)[0] if is_replaced else None
+        self._text_absence = text_absence if players.text and not is_replaced else None
+        heard = replace(players, players=tuple(players[index] for index in players.heard))
+        self._hearing = hearing_of(model, inputs.clips[0], heard, absence)
+        self.matters_p = np.ones(len(players), bool)
+        self.matters_p[self._heard] = self._hearing.is_audible_p
+        n_tokens = inputs.response_start
+        spare = round_up(n_tokens, TOKEN_STEP) - n_tokens
+        is_text, owner = inputs.clip_t[:n_tokens] < 0, text_owners(inputs, players)[:n_tokens]
+        self._n_before_audio, self._n_text = int(np.argmin(is_text)), int(is_text.sum())
+        self._n_audio = n_tokens - self._n_text
+        self.n_shared = min(self._n_before_audio, int(np.argmax(np.append(owner != NOBODY, True))))
+        # The format's own end of the prompt and what pads it are always there.
+        owner = np.pad(owner, (0, n_tokens + spare - len(owner)), constant_values=NOBODY)
+        self._owner_t = np.where(owner == NOBODY, len(players), owner)
         self._layout = jax.tree.map(
-            lambda row_1t: np.pad(row_1t[:, : len(is_text)], ((0, 0), (0, spare), *((0, 0),) * (row_1t.ndim - 2))),
+            lambda row_1t: np.pad(row_1t[:, :n_tokens], ((0, 0), (0, spare), *((0, 0),) * (row_1t.ndim - 2))),
             layout_row(inputs, len(inputs.ids_t)),
         )
 
-    def __call__(self, masks_cp: Bool[Array, "C P"]) -> tuple[Placed, None]:
+    def length(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
+        """Mel frames."""
+        return self._hearing.n_frames(masks_cp[:, self._heard])
+
+    def __call__(self, masks_cp: Bool[Array, "C P"]) -> tuple[Placed, Order | None]:
         masks, encoder, mesh = np.asarray(masks_cp), self._model.config.encoder, self._model.mesh
-        n_frames_c = self._hearing.n_frames(masks)
+        n_frames_c = self.length(masks)
         n_frames = self._hearing.bucket(int(n_frames_c.max()))
         n_tokens = round_up(self._n_text + encoder.n_tokens(int(n_frames_c.max())), TOKEN_STEP)
-        heard, lengths = self._hearing.hear(masks, n_frames), n_frames_c.astype(np.int32)
+        heard, lengths = self._hearing.hear(masks[:, self._heard], n_frames), n_frames_c.astype(np.int32)
+        there_ct = np.append(masks, np.ones((len(masks), 1), bool), axis=1)[:, self._owner_t]
+        layout = self._layout
+        if self._neutral is not None:
+            layout = layout._replace(ids_bt=np.where(there_ct, layout.ids_bt, np.int32(self._neutral)))
         if mesh is not None:
             everywhere, spread = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
             kind, shared = (Picked, everywhere) if isinstance(heard, Picked) else (Rendered, spread)
             heard = kind(jax.device_put(heard[0], shared), jax.device_put(heard[1], spread))
             lengths = jax.device_put(lengths, spread)
         placed = _place(
-            self._model.graphdef, self._model.state, self._layout, heard, lengths, n_tokens=n_tokens,
+            self._model.graphdef, self._model.state, layout, heard, lengths, n_tokens=n_tokens,
             is_settled=self._hearing.is_settled,
         )  # fmt: skip
-        return placed, None
+        if self._text_absence is None:
+            return placed, None
+        return placed, self._order(placed, jnp.asarray(there_ct), encoder.n_tokens(jnp.asarray(lengths))[:, None])
+
+    def _order(self, placed: Placed, there_ct: Bool[Array, "C T"], n_audio_c1: Int[Array, "C 1"]) -> Order:
+        """Say who of the text is not there; it closed up behind the audio, which may be shorter than the layout's."""
+        token_1t, n_layout = jnp.arange(placed.x.shape[1])[None], there_ct.shape[1]
+        is_audio_ct = (token_1t >= self._n_before_audio) & (token_1t < self._n_before_audio + n_audio_c1)
+        n_closed_c1 = self._n_audio - n_audio_c1
+        column_ct = jnp.where(token_1t < self._n_before_audio, token_1t, token_1t + n_closed_c1)
+        there_ct = jnp.take_along_axis(there_ct, jnp.clip(column_ct, 0, n_layout - 1), axis=1)
+        gone_ct = placed.exists_bt & ~(is_audio_ct | there_ct)
+        return order_without(
+            placed.exists_bt & ~gone_ct, gone_ct & (self._text_absence != "attention"),
+            gone_ct & (self._text_absence == "drop"), self._model.config.decoder.n_before,
+        )  # fmt: skip
 
 
 class _Embedded:
@@ -78,12 +124,14 @@ class _Embedded:
 
     length, matters_p = None, None
 
-    def __init__(self, model: Model, inputs: ModelInputs, players: Players, absence: str, baseline: str) -> None:
+    def __init__(
+        self, model: Model, inputs: ModelInputs, players: Players, absence: str, baseline: str, text_absence: str
+    ) -> None:
         # A passage ends where its last target is predicted: with one target, at the prompt's end.
         start = inputs.response_start
         if start == len(inputs.ids_t):
             inputs = with_response(inputs, [0])
-        passage = speech_passage(model, inputs, players, absence=absence, baseline=baseline)
+        passage = speech_passage(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
         spare = round_up(start, TOKEN_STEP) - start
         x_td, *baseline_td = (
             jnp.pad(rows[:start], ((0, spare), (0, 0)))

@@ -20,7 +20,7 @@ from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games.game import Game, Score
 from sgpa_jax.games.prompts import prompts_of
 from sgpa_jax.games.scores import embedding_cosine, tfidf_cosine
-from sgpa_jax.models import AudioLM, Model, ModelInputs, Response, Speech, only_clip
+from sgpa_jax.models import AudioLM, Model, ModelInputs, Response, Speech, starts_of
 from sgpa_jax.players import Players
 
 RESPONSE_SCORES = ("tfidf", "tfidf_per_phase", "response_embedding")
@@ -37,6 +37,7 @@ def response_game(
     players: Players,
     *,
     absence: str = "silence",
+    text_absence: str = "attention",
     score: str | Score = "tfidf",
     max_new_tokens: int = 64,
     mode: str | None = None,
@@ -49,8 +50,9 @@ def response_game(
     Args:
         model: the audio language model.
         inputs: prompt and clip as `Model.prepare` laid them out; a response in it is left out.
-        players: spans of the clip, at the clip's own rate.
-        absence: what an absent player is, one of `HEARD_ABSENCES` or of `TOKEN_ABSENCES`.
+        players: spans of the clip, at the clip's own rate, and text of the prompt (`text_players`); either may be none.
+        absence: of players that are heard, one of `HEARD_ABSENCES` or of `TOKEN_ABSENCES`.
+        text_absence: of players that are text, one of `TEXT_ABSENCES`.
         score: one of `RESPONSE_SCORES`, or a function of responses and a `Reference`.
         max_new_tokens: the longest response, in text tokens and frames.
         mode: None answers in text; `sequential` or `interleaved` in text and audio codes, as in `Model.speak`.
@@ -61,20 +63,22 @@ def response_game(
 
     Returns:
         A `Game` of `len(players)` players whose `evaluate` gives a `Response` (or with a `mode` a `Speech`) for each
-        coalition: what `Model.generate` (`Model.speak`) says to the coalition's recording alone.
+        coalition: what `Model.generate` (`Model.speak`) says to the coalition's prompt alone.
 
     Raises:
-        UsageError: an unknown name, a conversation of more than one recording, no room for a token, or, at the first
-            evaluation, a `mode` for a model that does not speak.
+        UsageError: an unknown name, a conversation of more than one recording, an absence from what is heard in one
+            that is cut into windows, no room for a token, or, at the first evaluation, a `mode` for a model that does
+            not speak.
+        PlayerError: as `speech_game`.
     """
-    only_clip(inputs)
+    starts_of(inputs)
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}, but a response takes at least one; give more")
     if microbatch is None:
         microbatch = round_up(
             _ON_CPU if model.platform == "cpu" else _ELSEWHERE, 1 if model.mesh is None else model.mesh.shape["data"]
         )
-    prompts = prompts_of(model, inputs, players, absence=absence, baseline=baseline)
+    prompts = prompts_of(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
 
     def respond(masks_cp: Bool[Array, "C P"]) -> list[Response] | list[Speech]:
         placed, order = prompts(masks_cp)

@@ -1,7 +1,8 @@
-"""The game of a spoken question: what every coalition of the recording's players does to a response's log-probability.
+"""The game of a spoken question: what every coalition of a prompt's players does to a response's log-probability.
 
 Every coalition, the empty and the full one too, goes through one engine, which the absence decides: what changes the
-sound is rendered and heard (`waveform.py`), what changes the decoder's input shares one encoding (`trie.py`).
+sound is rendered and heard (`waveform.py`), what changes the decoder's input alone shares one encoding (`trie.py`).
+Players that are text are absent from the decoder's input, in either engine.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from sgpa_jax.games.passage import TOKEN_ABSENCES
 from sgpa_jax.games.tokens import speech_passage
 from sgpa_jax.games.trie import evaluate_coalitions
 from sgpa_jax.games.waveform import WaveformEngine
+from sgpa_jax.games.waveform_windows import WindowsEngine
 from sgpa_jax.models import Model, ModelInputs
 from sgpa_jax.players import Players
 
@@ -35,6 +37,7 @@ def speech_game(
     players: Players,
     *,
     absence: str = "silence",
+    text_absence: str = "attention",
     value: str = "logprob",
     baseline: str = "mean",
     microbatch: int | None = None,
@@ -42,13 +45,15 @@ def speech_game(
 ) -> Game:
     """Build the game whose first output is the response's log-probability and whose others are its tokens'.
 
-    Coalitions that differ in players alone whose absence nobody hears are one coalition, evaluated once.
+    Coalitions that differ in players alone whose absence nobody notices are one coalition, evaluated once.
 
     Args:
         model: the audio language model.
         inputs: prompt, clip and response as `Model.prepare` laid them out.
-        players: spans of the clip, at the clip's own rate.
-        absence: one of `ABSENCES`; `mel_delete` with an LFM2-Audio alone.
+        players: spans of the clip, at the clip's own rate, and text of the prompt (`text_players`); either may be none.
+        absence: of players that are heard, one of `ABSENCES`; `mel_delete` with an LFM2-Audio alone.
+        text_absence: of players that are text: hidden (`attention`), taken out of the prompt (`drop`, or `drop_keep`,
+            where the others keep their positions), or a neutral token in their place (`replace`).
         value: `logprob` sums over the response's tokens, `mean_logprob` averages.
         baseline: what the absence `embedding` puts in a player's place: `mean`, `zero` or `silence`.
         microbatch: coalitions evaluated at once, a multiple of the axis `data` of the model's mesh; None: as many as
@@ -61,21 +66,22 @@ def speech_game(
     Raises:
         UsageError: an unknown name, an absence that the model does not offer, or a conversation of more than one
             recording.
-        PlayerError: two players share the only position that the decoder could give either.
+        PlayerError: two players share the only position that the decoder could give either, or a player's text is not
+            in the prompt.
     """
     if absence not in ABSENCES:
         raise unknown_name("absence", absence, ABSENCES)
     if value not in VALUES:
         raise unknown_name("value", value, VALUES)
-    if engine_of(absence) == "trie":
-        passage = speech_passage(model, inputs, players, absence=absence, baseline=baseline)
+    if engine_of(absence, players) == "trie":
+        passage = speech_passage(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
 
         def log_probs(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
             return evaluate_coalitions(model.decoder, passage, masks_cp, mesh=model.mesh)
 
         options: dict[str, Any] = {"microbatch": microbatch or COALITIONS_AT_ONCE}
     else:
-        engine = WaveformEngine(model, inputs, players, absence=absence)
+        engine = waveform_engine(model, inputs, players, absence=absence, text_absence=text_absence)
 
         def log_probs(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
             return np.asarray(engine.log_probs(np.asarray(masks_cp)))
@@ -83,7 +89,7 @@ def speech_game(
         options = {
             "microbatch": microbatch or engine.microbatch(),
             "mesh": model.mesh,
-            "length": engine.n_frames,
+            "length": engine.length,
             "matters_p": engine.is_audible_p,
         }
 
@@ -96,6 +102,14 @@ def speech_game(
     return Game(evaluate, len(players), outputs=("response", *pieces), jit=False, progress=progress, **options)
 
 
-def engine_of(absence: str) -> str:
-    """Name the engine that evaluates coalitions under an absence."""
-    return "trie" if absence in TOKEN_ABSENCES else "waveform"
+def waveform_engine(
+    model: Model, inputs: ModelInputs, players: Players, *, absence: str, text_absence: str = "attention"
+) -> WaveformEngine:
+    """Build the engine of what is heard, in one piece or in windows; see `WaveformEngine`."""
+    engine = WindowsEngine if inputs.starts_s else WaveformEngine
+    return engine(model, inputs, players, absence=absence, text_absence=text_absence)
+
+
+def engine_of(absence: str, players: Players | None = None) -> str:
+    """Name the engine that evaluates coalitions under an absence: where nobody is heard, the `trie` under any."""
+    return "trie" if absence in TOKEN_ABSENCES or (players is not None and not players.heard) else "waveform"

@@ -37,23 +37,23 @@ class Scene(NamedTuple):
     Attributes:
         rows_sd: the passage's embeddings and then its baseline's, in a bucket.
         targets_r: the response's tokens.
-        is_owned_t: which tokens belong to a player, in a bucket.
+        is_audio_t: which tokens belong to players that are heard, in a bucket.
     """
 
     rows_sd: Float[Array, "S D"]
     targets_r: Int[Array, " R"]
-    is_owned_t: Bool[Array, " T"]
+    is_audio_t: Bool[Array, " T"]
 
 
 def scene_of(passage: Passage) -> Scene:
     """Pad what the chunks share to buckets."""
     rows = passage.x_td if passage.baseline_td is None else jnp.concatenate([passage.x_td, passage.baseline_td])
     spare = round_up(len(rows), TOKEN_STEP) - len(rows)
-    is_owned = np.pad(passage.owner_t >= 0, (0, round_up(len(passage.owner_t), TOKEN_STEP) - len(passage.owner_t)))
+    is_audio = np.pad(passage.is_audio_t, (0, round_up(len(passage.owner_t), TOKEN_STEP) - len(passage.owner_t)))
     return Scene(
         jnp.pad(jnp.asarray(rows), ((0, spare), (0, 0))),
         jnp.asarray(passage.targets_r, jnp.int32),
-        jnp.asarray(is_owned),
+        jnp.asarray(is_audio),
     )
 
 
@@ -230,7 +230,7 @@ def _read_audio(
             first, last, place, hidden = (along_path(row[0], path) for row in (first, last, place, hidden))
         of_leaf = (first[:, None] <= leaf_gl1) & (leaf_gl1 < last[:, None])
         rows.append(hidden)
-        there.append(of_leaf & scene.is_owned_t[place][:, None])
+        there.append(of_leaf & scene.is_audio_t[place][:, None])
     return readout(jnp.concatenate(rows, axis=1), jnp.concatenate(there, axis=2))
 
 

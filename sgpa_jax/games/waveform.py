@@ -1,16 +1,17 @@
 """The waveform engine: games whose absent players change what the encoder hears, and so all that follows it.
 
-The audio of every coalition is encoded by itself, many at a time. What comes before it in the prompt is the same for
-all and run once, what comes behind it is short, and the last layer computes only the rows that predict the response
-(`blocks.py`). Recording and tokens are arguments of the two compiled programs, one for the encoder and one for the
-decoder, so that another recording of the same bucket compiles nothing.
+The audio of every coalition is encoded by itself, many at a time. What comes before all players in the prompt is the
+same for all and run once, what comes behind the audio is short, and the last layer computes only the rows that predict
+the response (`blocks.py`). Players that are text are absent at the decoder's input, and coalitions that differ in them
+alone are encoded once where they meet in a batch. Recording and tokens are arguments of the two compiled programs, one
+for the encoder and one for the decoder, so that another recording of the same bucket compiles nothing.
 Axes: `B` coalitions at once, `C` coalitions, `P` players, `R` tokens of the response, `F` mel frames, `A` audio
-positions, `T` tokens behind the prefix, `U` tokens of the prefix, `K` tokens behind the audio.
+positions, `T` tokens behind the prefix, `U` tokens of the prefix, `K` tokens of text behind the prefix.
 """
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -21,10 +22,13 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 from sgpa_kernels import target_log_probs
 
-from sgpa_jax.audio import TOKEN_STEP, round_up
+from sgpa_jax.audio import round_up
+from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games.blocks import Block, run_blocks
-from sgpa_jax.games.hearing import Picked, Rendered, hearing_of
-from sgpa_jax.models import AudioLM, Decoder, Layout, Model, ModelInputs, layout_row, only_clip
+from sgpa_jax.games.flat import earlier_of, positions_of
+from sgpa_jax.games.hearing import Hearing, Picked, Rendered, hearing_of
+from sgpa_jax.games.tokens import TEXT_ABSENCES, neutral_rows, text_owners, text_rows
+from sgpa_jax.models import AudioLM, Decoder, Model, ModelInputs, only_clip
 from sgpa_jax.players import Players
 
 CACHE_BYTES, MEMORY_BYTES = 2**24, 2**32
@@ -37,48 +41,83 @@ class Script(NamedTuple):
     """The text around the audio and the response, in buckets.
 
     Attributes:
-        prefix_ud: embeddings of what stands before the audio, of which `n_prefix` are real.
-        suffix_kd: embeddings of what stands behind it, without the response's last token; `n_suffix` are real.
+        prefix_ud: embeddings of what every coalition begins with, before the audio and all players that are text; of
+            them `n_prefix` are real.
+        text_kd: embeddings of the other text, without the response's last token; `n_between` stand before the audio,
+            `n_text` are real.
+        instead_kd: what replaces such text where it is absent.
         targets_r: the response's tokens, of which `n_targets` are real.
     """
 
     prefix_ud: Float[Array, "U D"]
-    suffix_kd: Float[Array, "K D"]
+    text_kd: Float[Array, "K D"]
+    instead_kd: Float[Array, "K D"]
     targets_r: Int[Array, " R"]
     n_prefix: Int[Array, ""]
-    n_suffix: Int[Array, ""]
+    n_between: Int[Array, ""]
+    n_text: Int[Array, ""]
     n_targets: Int[Array, ""]
 
 
 class WaveformEngine:
-    """Log-probabilities of a response under coalitions of the players of its prompt's one recording.
+    """Log-probabilities of a response under coalitions of the players of its prompt and of the one recording in it.
 
     Args:
         model: the audio language model.
         inputs: prompt, clip and response.
-        players: spans of the clip, at the clip's own rate.
-        absence: one of `HEARD_ABSENCES`.
+        players: spans of the clip, at the clip's own rate, and text of the prompt.
+        absence: of players that are heard, one of `HEARD_ABSENCES`.
+        text_absence: of players that are text, one of `TEXT_ABSENCES`.
 
     Raises:
-        UsageError: an unknown absence, one that the model does not offer, or a conversation of more than one recording.
+        PlayerError: a player's text is not in the prompt.
+        UsageError: an unknown absence, one that the model does not offer, no player that is heard, or a conversation of
+            more than one recording.
     """
 
-    def __init__(self, model: Model, inputs: ModelInputs, players: Players, *, absence: str) -> None:
+    def __init__(
+        self, model: Model, inputs: ModelInputs, players: Players, *, absence: str, text_absence: str = "attention"
+    ) -> None:
+        if text_absence not in TEXT_ABSENCES:
+            raise unknown_name("absence of text", text_absence, TEXT_ABSENCES)
+        if not players.heard:
+            raise UsageError("the players are all text, which is absent at the decoder's input: expected one to hear")
         network: AudioLM = nnx.merge(model.graphdef, model.state)
-        self._model, self._hearing = model, hearing_of(model, only_clip(inputs), players, absence)
+        # Text players change none of what is compiled where there are none of them.
+        self._model, self._text_absence = model, text_absence if players.text else "attention"
+        self._heard, self._n_players = list(players.heard), len(players)
+        heard = replace(players, players=tuple(players[index] for index in players.heard))
+        self._listen(inputs, heard, absence)
         self._n_targets = len(inputs.ids_t) - inputs.response_start
-        self._script = _script(model, inputs)
+        self._script, self._owner_k = _script(model, inputs, players, self._text_absence)
         self._decoder = model.decoder
         self._encoder = _Encoder.of(network)
 
+    def _listen(self, inputs: ModelInputs, heard: Players, absence: str) -> None:
+        """Take the recording and the players that are heard in it."""
+        self._hearing = hearing_of(self._model, only_clip(inputs), heard, absence)
+
     @property
     def is_audible_p(self) -> Bool[np.ndarray, " P"]:
-        """Which players are heard at all: coalitions that differ in the others alone are one and the same."""
-        return self._hearing.is_audible_p
+        """Which players change anything: coalitions that differ in the others alone are one and the same."""
+        changes_p = np.ones(self._n_players, bool)
+        changes_p[self._heard] = self._hearing.is_audible_p
+        return changes_p
 
     def n_frames(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
         """Mel frames of each coalition; those of similar length are best computed together."""
-        return self._hearing.n_frames(masks_cp)
+        return self._hearing.n_frames(masks_cp[:, self._heard])
+
+    def n_audio(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
+        """Tokens of each coalition from the audio's first to its last."""
+        return np.asarray(self._model.config.encoder.n_tokens(jnp.asarray(self.n_frames(masks_cp))))
+
+    def length(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
+        """By what coalitions are best sorted: by frames, and those together that sound the same."""
+        if len(self._heard) == self._n_players:
+            return self.n_frames(masks_cp)
+        rows = np.column_stack([self.n_frames(masks_cp), masks_cp[:, self._heard]])
+        return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
 
     def microbatch(self, n_bytes: int | None = None) -> int:
         """How many coalitions to compute at once, so that their activations take about `n_bytes` on a device.
@@ -88,49 +127,86 @@ class WaveformEngine:
         if n_bytes is None:
             n_bytes = CACHE_BYTES if self._model.platform == "cpu" else MEMORY_BYTES
         everybody_1p = np.ones((1, len(self.is_audible_p)), bool)
-        most = n_bytes // self._coalition_bytes(self._hearing.bucket(int(self.n_frames(everybody_1p)[0])))
+        most = n_bytes // self._coalition_bytes(*self._buckets(everybody_1p))
         n_devices = 1 if self._model.mesh is None else self._model.mesh.shape["data"]
         return n_devices << (max(most, 1).bit_length() - 1)
 
     def log_probs(self, masks_bp: Bool[np.ndarray, "B P"]) -> Float[Array, "B R"]:
         """Log-probability of every token of the response under every coalition, float32, all at once."""
-        hearing, encoder, mesh = self._hearing, self._model.config.encoder, self._model.mesh
-        n_frames_b = hearing.n_frames(masks_bp).astype(np.int32)
-        n_frames = hearing.bucket(int(n_frames_b.max()))
-        heard, n_tokens = hearing.hear(masks_bp, n_frames), self._n_tokens(n_frames)
-        audio_bad = _hear(self._encoder, heard, n_frames_b, is_settled=hearing.is_settled, mesh=mesh)
-        n_audio_b = encoder.n_tokens(jnp.asarray(n_frames_b))
-        found_br = _read(self._decoder, self._script, audio_bad, n_audio_b, n_tokens=n_tokens, mesh=mesh)
+        audio_bad, n_audio_b = self._audio(masks_bp)
+        there_bk = np.append(masks_bp, np.ones((len(masks_bp), 1), bool), axis=1)[:, self._owner_k]
+        found_br = _read(
+            self._decoder, self._script, audio_bad, n_audio_b, there_bk,
+            n_tokens=self._n_tokens(*self._buckets(masks_bp)), text_absence=self._text_absence, mesh=self._model.mesh,
+        )  # fmt: skip
         return found_br[:, : self._n_targets]
+
+    def _audio(self, masks_bp: Bool[np.ndarray, "B P"]) -> tuple[Float[Array, "B A D"], Int[Array, " B"]]:
+        """Encode coalitions, those that sound the same once; the number of their positions that are real."""
+        rows, row_b = self._different(masks_bp)
+        audio_bad, n_audio_b = self._encoded(self._hearing, masks_bp[:, self._heard], rows)
+        return audio_bad if row_b is None else audio_bad[row_b], n_audio_b
+
+    def _encoded(
+        self, hearing: Hearing, masks_bh: Bool[np.ndarray, "B H"], rows: Int[np.ndarray, " N"]
+    ) -> tuple[Float[Array, "N A D"], Int[Array, " B"]]:
+        """Encode what some of the rows sound like; the number of real positions of every one."""
+        n_frames_b = hearing.n_frames(masks_bh).astype(np.int32)
+        heard = hearing.hear(masks_bh[rows], hearing.bucket(int(n_frames_b.max())))
+        audio_nad = _hear(self._encoder, heard, n_frames_b[rows], is_settled=hearing.is_settled, mesh=self._model.mesh)
+        return audio_nad, self._model.config.encoder.n_tokens(jnp.asarray(n_frames_b))
+
+    def _different(
+        self, masks_bp: Bool[np.ndarray, "B P"]
+    ) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " B"] | None]:
+        """Rows that sound different, and which of these each row sounds like; None: as they stand.
+
+        Rows on several devices stay where they are.
+        """
+        if len(self._heard) == self._n_players or self._model.mesh is not None:
+            return np.arange(len(masks_bp)), None
+        return different_rows(masks_bp[:, self._heard])
 
     def cost(self, masks_cp: Bool[np.ndarray, "C P"]) -> dict[str, Any]:
         """Return what different coalitions would run; see `speech_cost`."""
-        n_frames_c, size = np.sort(self.n_frames(masks_cp)), self.microbatch()
-        buckets = [self._hearing.bucket(int(n_frames_c[i : i + size].max())) for i in range(0, len(n_frames_c), size)]
-        n_prefix, n_suffix = int(self._script.n_prefix), int(self._script.n_suffix)
-        n_audio_c = np.asarray(self._model.config.encoder.n_tokens(jnp.asarray(n_frames_c)))
+        masks_cp, size = masks_cp[np.argsort(self.length(masks_cp), kind="stable")], self.microbatch()
+        buckets = [self._buckets(masks_cp[i : i + size]) for i in range(0, len(masks_cp), size)]
+        n_prefix, n_text = int(self._script.n_prefix), int(self._script.n_text)
+        n_audio = int(self.n_audio(masks_cp).sum())
         return {
-            "decoder_tokens": n_prefix * len(buckets) + int(n_audio_c.sum()) + n_suffix * len(n_frames_c),
-            "tokens_one_by_one": (n_prefix + n_suffix) * len(n_frames_c) + int(n_audio_c.sum()),
-            "bytes_at_once": size * self._coalition_bytes(max(buckets)),
+            "decoder_tokens": n_prefix * len(buckets) + n_audio + n_text * len(masks_cp),
+            "tokens_one_by_one": (n_prefix + n_text) * len(masks_cp) + n_audio,
+            "bytes_at_once": size * max(self._coalition_bytes(*n) for n in {*buckets}),
             "runs": len(buckets),
             "shapes": [
-                f"{size} coalitions of {n} frames, {self._n_tokens(n)} tokens behind {n_prefix}"
+                f"{size} coalitions of {' + '.join(map(str, n))} frames, {self._n_tokens(*n)} tokens behind {n_prefix}"
                 for n in sorted({*buckets})
             ],
         }
 
-    def _n_tokens(self, n_frames: int) -> int:
-        """T of a bucket of frames."""
-        config, n_suffix = self._model.config, int(self._script.n_suffix)
-        return round_up(config.encoder.n_tokens(n_frames - config.front_end.room_frames) + n_suffix, _TOKEN_STEP)
+    def _buckets(self, masks_cp: Bool[np.ndarray, "C P"]) -> tuple[int, ...]:
+        """Frames computed for each recording where these coalitions are computed together."""
+        return (self._hearing.bucket(int(self.n_frames(masks_cp).max())),)
 
-    def _coalition_bytes(self, n_frames: int) -> int:
+    def _n_tokens(self, *buckets: int, n_between: int = 0) -> int:
+        """T of buckets of frames, with so many tokens of text between them."""
+        config, n_text = self._model.config, int(self._script.n_text)
+        n_audio = sum(config.encoder.n_tokens(n_frames - config.front_end.room_frames) for n_frames in buckets)
+        return round_up(n_audio + n_between + n_text, _TOKEN_STEP)
+
+    def _coalition_bytes(self, *buckets: int) -> int:
         """About the activations of a coalition where they take most: in a layer, or in the head."""
-        config, decoder = self._model.config, self._model.config.decoder
-        n_tokens, n_keys = self._n_tokens(n_frames), self._n_tokens(n_frames) + len(self._script.prefix_ud)
+        config, decoder, n_tokens = self._model.config, self._model.config.decoder, self._n_tokens(*buckets)
+        n_keys, in_head = n_tokens + len(self._script.prefix_ud), len(self._script.targets_r) * decoder.vocab_size
         in_layer = n_tokens * (2 * decoder.ffn_width + 6 * decoder.width + decoder.n_heads * n_keys)
-        return 4 * max(config.n_activations(n_frames), in_layer, len(self._script.targets_r) * decoder.vocab_size)
+        return 4 * max(config.n_activations(max(buckets)), in_layer, in_head)
+
+
+def different_rows(masks_bp: Bool[np.ndarray, "B P"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " B"]]:
+    """Return the first of equal rows, and which of these each row equals; a power of two, so that few are compiled."""
+    _, rows, row_b = np.unique(masks_bp, axis=0, return_index=True, return_inverse=True)
+    size = min(len(masks_bp), 1 << (len(rows) - 1).bit_length())
+    return np.pad(rows, (0, size - len(rows)), mode="edge"), row_b.reshape(-1)
 
 
 @jax.tree_util.register_dataclass
@@ -172,28 +248,27 @@ class _Stack(nnx.Module):
         return jax.lax.scan(run, x, self.layers)[0]
 
 
-def _script(model: Model, inputs: ModelInputs) -> Script:
-    audio_t = np.flatnonzero(inputs.clip_t >= 0)
-    n_audio = model.config.n_audio(len(inputs.clips[0].wave_s))
-    layout = layout_row(inputs, round_up(len(inputs.ids_t), TOKEN_STEP))
-    rows = np.asarray(_embedded(model.graphdef, model.state, layout, n_audio))
-    prefix, suffix = rows[: audio_t[0]], rows[audio_t[-1] + 1 : len(inputs.ids_t) - 1]
+def _script(
+    model: Model, inputs: ModelInputs, players: Players, text_absence: str
+) -> tuple[Script, Int[np.ndarray, " K"]]:
+    """Return the script, and who owns its text behind the prefix; the number of players, where nobody does."""
+    audio_t, owner_t = np.flatnonzero(inputs.clip_t >= 0), text_owners(inputs, players)
+    n_prefix = min(int(audio_t[0]), int(np.argmax(np.append(owner_t >= 0, True))))
+    place_k = np.concatenate([np.arange(n_prefix, audio_t[0]), np.arange(audio_t[-1] + 1, len(inputs.ids_t) - 1)])
+    rows = instead = np.asarray(text_rows(model, inputs))
+    if text_absence == "replace":
+        instead = np.asarray(neutral_rows(model, inputs, players))
     targets = inputs.ids_t[inputs.response_start :]
-    padded = (_padded(prefix, _TOKEN_STEP), _padded(suffix, _TOKEN_STEP), _padded(targets, _RESPONSE_STEP))
-    return Script(*map(jnp.asarray, padded), *(np.int32(len(part)) for part in (prefix, suffix, targets)))
+    padded = (*(_padded(part, _TOKEN_STEP) for part in (rows[:n_prefix], rows[place_k], instead[place_k])),
+              _padded(targets, _RESPONSE_STEP))  # fmt: skip
+    owner_k = _padded(owner_t[place_k] + 1, _TOKEN_STEP) - 1
+    lengths = (n_prefix, audio_t[0] - n_prefix, len(place_k), len(targets))
+    script = Script(*map(jnp.asarray, padded), *map(np.int32, lengths))
+    return script, np.where(owner_k < 0, len(players), owner_k)
 
 
 def _padded(rows: np.ndarray, step: int) -> np.ndarray:
     return np.pad(rows, ((0, round_up(len(rows), step) - len(rows)), *((0, 0),) * (rows.ndim - 1)))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _embedded(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout, n_audio: int) -> Float[Array, "T D"]:
-    """Embeddings of a row's text; zeros where audio stands."""
-    model: AudioLM = nnx.merge(graphdef, state)
-    table = model.decoder.embedding.table[...]
-    silent = jnp.zeros((1, 1, n_audio, table.shape[1]), table.dtype)
-    return model.place(layout, silent, jnp.array([[n_audio]])).x[0]
 
 
 @functools.partial(jax.jit, static_argnames=("is_settled", "mesh"))
@@ -213,20 +288,23 @@ def _hear(
     return _over(mesh, run, (PartitionSpec(), parts, shared))(encoder, heard, n_frames_b)
 
 
-@functools.partial(jax.jit, static_argnames=("n_tokens", "mesh"))
+@functools.partial(jax.jit, static_argnames=("n_tokens", "text_absence", "mesh"))
 def _read(
     decoder: Decoder,
     script: Script,
     audio_bad: Float[Array, "B A D"],
     n_audio_b: Int[Array, " B"],
+    there_bk: Bool[Array, "B K"],
     *,
     n_tokens: int,
+    text_absence: str,
     mesh: Mesh | None,
 ) -> Float[Array, "B R"]:
     """Log-probabilities of the response, rubbish behind its last token."""
-    run = functools.partial(_read_rows, n_tokens=n_tokens)
+    run = functools.partial(_read_rows, n_tokens=n_tokens, text_absence=text_absence)
     everywhere, shared = PartitionSpec(), PartitionSpec("data")
-    return _over(mesh, run, (everywhere, everywhere, shared, shared))(decoder, script, audio_bad, n_audio_b)
+    parts = (everywhere, everywhere, shared, shared, shared)
+    return _over(mesh, run, parts)(decoder, script, audio_bad, n_audio_b, there_bk)
 
 
 def _over(mesh: Mesh | None, run: Callable[..., Array], parts: tuple[Any, ...]) -> Callable[..., Array]:
@@ -239,23 +317,33 @@ def _over(mesh: Mesh | None, run: Callable[..., Array], parts: tuple[Any, ...]) 
 
 
 def _read_rows(
-    decoder: Decoder, script: Script, audio_bad: Float[Array, "B A D"], n_audio_b: Int[Array, " B"], *, n_tokens: int
+    decoder: Decoder,
+    script: Script,
+    audio_bad: Float[Array, "B A D"],
+    n_audio_b: Int[Array, " B"],
+    there_bk: Bool[Array, "B K"],
+    *,
+    n_tokens: int,
+    text_absence: str,
 ) -> Float[Array, "B R"]:
     size, n_path, n_before = len(audio_bad), len(script.prefix_ud), decoder.n_before
-    n_prefix, end_b1 = script.n_prefix, (n_audio_b + script.n_suffix)[:, None]
+    n_prefix, end_b1 = script.n_prefix, (n_audio_b + script.n_text)[:, None]
     path_1u, token_bt = jnp.arange(n_path)[None], jnp.broadcast_to(jnp.arange(n_tokens), (size, n_tokens))
+    x_btd, there_bt = _behind(script, audio_bad, n_audio_b, there_bk, token_bt)
+    gone_bt = ~there_bt & (text_absence != "replace")
+    runs_bt = (token_bt < end_b1) & ~gone_bt
+    positions = n_prefix + positions_of(gone_bt & (text_absence == "drop"))
     before_root = before = None
     if n_before:
-        before_root, earlier = _before(path_1u, n_before), _before(n_prefix + token_bt, n_before)
-        before = jnp.where(earlier < n_prefix, earlier, n_path + earlier - n_prefix)
+        before_root = jnp.maximum(path_1u[:, :, None] - 1 - jnp.arange(n_before)[None, None], -1)
+        before = _before(runs_bt, gone_bt & (text_absence in ("drop", "drop_keep")), n_prefix, n_path, n_before)
     # There is one leaf, as every group is a coalition by itself.
     root = Block(
         script.prefix_ud[None].astype(audio_bad.dtype), path_1u, path_1u, jnp.zeros_like(path_1u),
         (path_1u < n_prefix).astype(jnp.int32), before_root,
     )  # fmt: skip
     groups = Block(
-        _behind(script, audio_bad, n_audio_b, token_bt), n_prefix + token_bt, n_prefix + token_bt,
-        jnp.zeros_like(token_bt), (token_bt < end_b1).astype(jnp.int32), before,
+        x_btd, positions, n_prefix + token_bt, jnp.zeros_like(token_bt), runs_bt.astype(jnp.int32), before
     )  # fmt: skip
     paths = jnp.broadcast_to(jnp.where(path_1u < n_prefix, path_1u, -1), (size, n_path))
     # Token r is predicted one position before it stands.
@@ -266,16 +354,32 @@ def _read_rows(
 
 
 def _behind(
-    script: Script, audio_bad: Float[Array, "B A D"], n_audio_b: Int[Array, " B"], token_bt: Int[Array, "B T"]
-) -> Float[Array, "B T D"]:
-    """Embeddings from the audio on: where it ends, the text closes up."""
-    (size, n_room), n_text = audio_bad.shape[:2], len(script.suffix_kd)
-    text = jnp.broadcast_to(script.suffix_kd[None].astype(audio_bad.dtype), (size, *script.suffix_kd.shape))
-    text_bt = n_room + jnp.clip(token_bt - n_audio_b[:, None], 0, n_text - 1)
-    index_bt = jnp.where(token_bt < n_audio_b[:, None], jnp.minimum(token_bt, n_room - 1), text_bt)
-    return jnp.take_along_axis(jnp.concatenate([audio_bad, text], axis=1), index_bt[:, :, None], axis=1)
+    script: Script,
+    audio_bad: Float[Array, "B A D"],
+    n_audio_b: Int[Array, " B"],
+    there_bk: Bool[Array, "B K"],
+    token_bt: Int[Array, "B T"],
+) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
+    """Embeddings behind the prefix, where text closes up behind the audio's end, and which of them are there."""
+    n_room, n_text, dtype = audio_bad.shape[1], len(script.text_kd), audio_bad.dtype
+    text_bkd = jnp.where(there_bk[:, :, None], script.text_kd[None], script.instead_kd[None]).astype(dtype)
+    place_bt = token_bt - script.n_between
+    is_audio_bt = (place_bt >= 0) & (place_bt < n_audio_b[:, None])
+    text_bt = jnp.clip(jnp.where(place_bt < 0, token_bt, token_bt - n_audio_b[:, None]), 0, n_text - 1)
+    index_bt = jnp.where(is_audio_bt, jnp.clip(place_bt, 0, n_room - 1), n_room + text_bt)
+    x_btd = jnp.take_along_axis(jnp.concatenate([audio_bad, text_bkd], axis=1), index_bt[:, :, None], axis=1)
+    return x_btd, is_audio_bt | jnp.take_along_axis(there_bk, text_bt, axis=1)
 
 
-def _before(place_bt: Int[Array, "B T"], n_before: int) -> Int[Array, "B T K"]:
-    """Places before each, -1 for none."""
-    return jnp.maximum(place_bt[:, :, None] - 1 - jnp.arange(n_before)[None, None], -1)
+def _before(
+    runs_bt: Bool[Array, "B T"], skipped_bt: Bool[Array, "B T"], n_prefix: Int[Array, ""], n_path: int, n_before: int
+) -> Int[Array, "B T K"]:
+    """Pointers of convolutions, which may reach into the prefix: its last tokens stand before each row for that."""
+    reach = ((0, 0), (n_before, 0))
+    last_1n = n_prefix - n_before + jnp.arange(n_before)[None]
+    runs = jnp.pad(runs_bt, reach).at[:, :n_before].set(last_1n >= 0)
+    pointers = earlier_of(runs, jnp.pad(skipped_bt, reach), n_before)[:, n_before:]
+    in_prefix = (pointers >= 0) & (pointers < n_before)
+    return jnp.where(
+        in_prefix, n_prefix - n_before + pointers, jnp.where(pointers < 0, -1, n_path + pointers - n_before)
+    )

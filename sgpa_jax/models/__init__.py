@@ -5,13 +5,14 @@ from sgpa_jax.models.comparison import Stage
 from sgpa_jax.models.convert import convert_model
 from sgpa_jax.models.decoder import Decoder, Layer, decoder_of, fold_layers, layer_at
 from sgpa_jax.models.emissions import Emissions
-from sgpa_jax.models.inputs import ModelInputs, layout_row, only_clip, with_response
+from sgpa_jax.models.inputs import ModelInputs, first_response_tokens, layout_row, only_clip, starts_of, with_response
 from sgpa_jax.models.layers import attention
 from sgpa_jax.models.load import load_model
 from sgpa_jax.models.load_aligner import load_aligner
 from sgpa_jax.models.model import Model, Response, World
 from sgpa_jax.models.order import Order, TokenOrder, causal_order, rows_at
 from sgpa_jax.models.sampling import Sampling
+from sgpa_jax.models.shallow import first_layers
 from sgpa_jax.models.sharding import parse_mesh
 from sgpa_jax.models.speech import Speech
 from sgpa_jax.models.survey import Survey, survey_model
@@ -41,6 +42,8 @@ __all__ = [
     "causal_order",
     "convert_model",
     "decoder_of",
+    "first_layers",
+    "first_response_tokens",
     "fold_layers",
     "layer_at",
     "layout_row",
@@ -49,6 +52,7 @@ __all__ = [
     "only_clip",
     "parse_mesh",
     "rows_at",
+    "starts_of",
     "survey_model",
     "verify_model",
     "with_response",

@@ -22,6 +22,9 @@ class ModelInputs:
         is_content_t: whether the token is text of the messages, not the format's own (bool[T]).
         response_start: where the response begins, T without one.
         clips: the recordings, at the model's rate.
+        roles: role of each turn, those of the format's own included; empty where bare ids were given.
+        starts_s: when each clip begins in the one long recording of which the clips are the parts, in order; empty
+            where they are recordings of their own.
     """
 
     ids_t: np.ndarray
@@ -31,6 +34,8 @@ class ModelInputs:
     is_content_t: np.ndarray
     response_start: int
     clips: tuple[Clip, ...]
+    roles: tuple[str, ...] = ()
+    starts_s: tuple[float, ...] = ()
 
 
 def only_clip(inputs: ModelInputs) -> Clip:
@@ -44,6 +49,18 @@ def only_clip(inputs: ModelInputs) -> Clip:
             f"the conversation holds {len(inputs.clips)} recordings, but the players are those of one: give one"
         )
     return inputs.clips[0]
+
+
+def starts_of(inputs: ModelInputs) -> tuple[float, ...]:
+    """Return when each clip begins in the recording whose stretches are the players, in seconds.
+
+    Raises:
+        UsageError: the clips are none, or several recordings.
+    """
+    if inputs.starts_s:
+        return inputs.starts_s
+    only_clip(inputs)
+    return (0.0,)
 
 
 def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:
@@ -61,7 +78,32 @@ def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:
 
 def without_response(inputs: ModelInputs) -> ModelInputs:
     """Leave the response out."""
-    n = inputs.response_start
+    return _cut(inputs, inputs.response_start)
+
+
+def first_response_tokens(inputs: ModelInputs, n_tokens: int) -> ModelInputs:
+    """Leave out all of the response but its first `n_tokens`.
+
+    Raises:
+        UsageError: the response is not longer than that, or the number is below one.
+    """
+    n_response = len(inputs.ids_t) - inputs.response_start
+    if not 0 < n_tokens < n_response:
+        raise UsageError(
+            f"the first {n_tokens} of the response's {n_response} tokens: expected fewer, and at least one"
+        )
+    return _cut(inputs, inputs.response_start + n_tokens)
+
+
+def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
+    """Lay out one row in a bucket of `n_tokens` positions, as numpy arrays."""
+    room = n_tokens - len(inputs.ids_t)
+    ids, clip, place = (np.pad(row, (0, room))[None] for row in (inputs.ids_t, inputs.clip_t, inputs.place_t))
+    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))
+
+
+def _cut(inputs: ModelInputs, n: int) -> ModelInputs:
+    """Leave out all positions but the first `n`."""
     return replace(
         inputs,
         ids_t=inputs.ids_t[:n],
@@ -70,10 +112,3 @@ def without_response(inputs: ModelInputs) -> ModelInputs:
         turn_t=inputs.turn_t[:n],
         is_content_t=inputs.is_content_t[:n],
     )
-
-
-def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
-    """Lay out one row in a bucket of `n_tokens` positions, as numpy arrays."""
-    room = n_tokens - len(inputs.ids_t)
-    ids, clip, place = (np.pad(row, (0, room))[None] for row in (inputs.ids_t, inputs.clip_t, inputs.place_t))
-    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))

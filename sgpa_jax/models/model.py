@@ -138,7 +138,7 @@ class Model:
             raise UsageError("the conversation holds no recording; give at least one part of type 'audio'")
         laid = chat.layout(messages, [self.config.n_audio(len(clip.wave_s)) for clip in clips])
         inputs = ModelInputs(
-            laid.ids_t, laid.clip_t, laid.place_t, laid.turn_t, laid.is_content_t, len(laid.ids_t), clips
+            laid.ids_t, laid.clip_t, laid.place_t, laid.turn_t, laid.is_content_t, len(laid.ids_t), clips, laid.roles
         )
         return inputs if response is None else with_response(inputs, chat.response_ids(response))
 
@@ -370,7 +370,7 @@ class Model:
         if clip.duration_s > self.window_s:
             raise AudioError(
                 f"the recording lasts {clip.duration_s:.1f} s, but the model {self.name} hears "
-                f"{self.window_s:.0f} s at most; cut it into shorter pieces"
+                f"{self.window_s:.0f} s at most; cut it into shorter pieces, or explain it with --long windows"
             )
         clip = clip.at_rate(self.rate_hz)
         if len(clip.wave_s) < self.minimum_samples:

@@ -1,4 +1,4 @@
-"""How loud a recording is, frame by frame: what sound events and ambient noise are measured by.
+"""How loud a recording is, frame by frame: what sound events, energy segments and ambient noise are measured by.
 
 Axes: `F` frames, `S` samples.
 """
@@ -12,6 +12,12 @@ FRAME_S = 0.02
 HOP_S = 0.01
 FLOOR_DB = -120.0
 """Digital silence, in dB relative to full scale."""
+
+ABOVE_FLOOR_DB = 12.0
+"""What is active is this much louder than the 10th percentile of the frames …"""
+
+BELOW_PEAK_DB = 40.0
+"""… and at most this much quieter than the loudest frame."""
 
 
 def frame_power(clip: Clip) -> Float[np.ndarray, "F"]:
@@ -34,6 +40,11 @@ def frame_edges_s(clip: Clip) -> tuple[Float[np.ndarray, "F"], Float[np.ndarray,
 def decibels(power: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
     """Return mean squares in dB relative to full scale, never below `FLOOR_DB`."""
     return 10.0 * np.log10(np.maximum(power, 10.0 ** (FLOOR_DB / 10.0)))
+
+
+def active_db(level_f: Float[np.ndarray, "F"]) -> float:
+    """Return the level above which a frame is no part of the recording's noise floor, in dB."""
+    return float(max(np.percentile(level_f, 10) + ABOVE_FLOOR_DB, level_f.max() - BELOW_PEAK_DB))
 
 
 def _frame_samples(clip: Clip) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sgpa_jax.audio import Clip
-from sgpa_jax.players.levels import decibels, frame_edges_s, frame_power
+from sgpa_jax.players.levels import active_db, decibels, frame_edges_s, frame_power
 from sgpa_jax.players.player import Player, Players
 
 if TYPE_CHECKING:
@@ -25,12 +25,6 @@ GUARD_S = 0.03
 
 MERGE_S = 0.08
 """Stretches with a shorter gap between them are one."""
-
-ABOVE_FLOOR_DB = 12.0
-"""A sound is this much louder than the 10th percentile of the frames …"""
-
-BELOW_PEAK_DB = 40.0
-"""… and at most this much quieter than the loudest frame."""
 
 STEP_DB = 6.0
 """What follows a word directly and falls by this much without rising by it is the word's own decay, not a sound."""
@@ -46,8 +40,8 @@ def word_players(alignment: "Alignment", clip: Clip, *, sounds: bool = True) -> 
         Player(word.text, "word", word.start_s, word.end_s, word.confidence, word.boundary_refined)
         for word in alignment.words
     ]
-    events = sound_events(clip, [(word.start_s, word.end_s) for word in words]) if sounds else ()
-    players = sorted([*words, *events], key=lambda player: (player.start_s, player.end_s))
+    events = sound_events(clip, [word.span_s for word in words]) if sounds else ()
+    players = sorted([*words, *events], key=lambda player: player.span_s)
     return Players(tuple(players), clip.wave_s.size, clip.rate_hz)
 
 
@@ -77,9 +71,8 @@ def _stretches(
 ) -> Iterator[tuple[float, float]]:
     """Yield the loud stretches inside of one gap, in seconds."""
     start_f, end_f = frame_edges_s(clip)
-    threshold_db = max(np.percentile(level_f, 10) + ABOVE_FLOOR_DB, level_f.max() - BELOW_PEAK_DB)
     inside = np.flatnonzero((start_f >= gap_start_s) & (end_f <= gap_end_s))
-    loud = inside[level_f[inside] > threshold_db]
+    loud = inside[level_f[inside] > active_db(level_f)]
     breaks = np.flatnonzero(start_f[loud[1:]] - end_f[loud[:-1]] >= MERGE_S)
     for run in np.split(loud, breaks + 1) if loud.size else ():
         first, last = int(run[0]), int(run[-1])

@@ -35,6 +35,12 @@ _ABSENCES = {
     "drop": "Its positions are taken out of the decoder's input, and the others close up.",
     "drop_keep": "Its positions are taken out of the decoder's input, and the others keep theirs.",
 }
+_TEXT_ABSENCES = {
+    "attention": "The decoder does not look at it.",
+    "drop": "It is taken out of the prompt, and what follows closes up.",
+    "drop_keep": "It is taken out of the prompt, and the rest keeps its positions.",
+    "replace": "A neutral token stands in its place.",
+}
 OUT_OF_DOMAIN = (
     "The model was not made for speech or questions like these: "
     "don't read its answer, or the values below, as facts about the recording."
@@ -66,9 +72,16 @@ def readable(text: str) -> str:
 
 
 def player_name(explanation: Explanation, p: int) -> str:
-    """Return the label of player `p`, marked when it is a sound."""
+    """Return the label of player `p`, marked when it is text, or an audio position of the decoder."""
+    mark = {"text": "✎ ", "native": "position "}.get(explanation.players[p].kind, "")
+    return f"{mark}{short_name(explanation, p)}"
+
+
+def short_name(explanation: Explanation, p: int) -> str:
+    """Return the same without what its place tells; sounds stay marked."""
     player = explanation.players[p]
-    return f"♪ {readable(player.label)}" if player.kind == "sound" else readable(player.label)
+    mark = "♪ " if player.kind == "sound" else ""
+    return f"{mark}{readable(player.label) or '␣'}"
 
 
 def output_name(explanation: Explanation, k: int) -> str:
@@ -82,7 +95,17 @@ def output_name(explanation: Explanation, k: int) -> str:
 def span(explanation: Explanation, p: int) -> str:
     """Return when player `p` is heard."""
     player = explanation.players[p]
-    return f"{player.start_s:.2f}–{player.end_s:.2f} s"
+    return "in the prompt" if player.is_text else "{:.2f}–{:.2f} s".format(*player.span_s)
+
+
+def heard(explanation: Explanation) -> list[int]:
+    """Return the players that are stretches of the recording; all others are text."""
+    return [p for p, player in enumerate(explanation.players) if not player.is_text]
+
+
+def has_text(explanation: Explanation) -> bool:
+    """Whether text of the prompt is among the players."""
+    return len(heard(explanation)) < len(explanation.players)
 
 
 def is_log_prob(explanation: Explanation) -> bool:
@@ -105,7 +128,8 @@ def finding(explanation: Explanation, k: int = 0) -> str:
     order = sorted(range(len(values)), key=lambda p: -values[p])
     first = order[0]
     if values[first] <= 0:
-        return f"Nothing in the recording made {answer} {direction(explanation)[2]}."
+        where = "in the recording" if not has_text(explanation) else "among the players"
+        return f"Nothing {where} made {answer} {direction(explanation)[2]}."
     measure = f" {unit(explanation)}".rstrip()
     effect = f"did most to make {answer} likely" if is_log_prob(explanation) else f"did most for {answer}"
     # Two standard errors of the difference: closer than that, the order of the two is a matter of chance.
@@ -133,19 +157,35 @@ def certainty(explanation: Explanation) -> str:
             f"Exact: all {unique:,} coalitions of {len(explanation.players)} players were evaluated; no sampling error."
         )
     name, budget, seed = (explanation.estimator[key] for key in ("name", "budget", "seed"))
-    return (
+    told = (
         f"Estimated by {readable(name)} sampling from {unique:,} different coalitions "
         f"(budget {budget:,}, seed {seed}); ± is one standard error."
     )
+    facts = explanation.estimator
+    if "tolerance" in facts:
+        met = "met" if facts["settled"] else "not met within the budget"
+        told += f" The tolerance {readable(str(facts['tolerance']))} was {met}."
+    if "control" in facts:
+        told += (
+            f" The cheap game {readable(str(facts['control']))}, known from {facts['control_evaluations']:,} "
+            f"coalitions, cut the variance {facts['control_variance_reduction']:.1f} times."
+        )
+    return told
 
 
 def estimand(explanation: Explanation) -> str:
     """Return what the values are, in words."""
     value = explanation.game["value"]
     of = _VALUES.get(value, f"the value “{readable(value)}”")
-    if explanation.estimand == "shapley":
-        return f"Shapley values: what each player adds to {of}, averaged over all orders in which they could be heard."
-    return f"{readable(explanation.estimand)} values of {of}."
+    come = "come in" if has_text(explanation) else "be heard"
+    if explanation.estimand == "banzhaf":
+        return f"Banzhaf values: what each player adds to {of}, averaged over all coalitions of the others."
+    if explanation.estimand == "owen":
+        return (
+            f"Owen values: what each player adds to {of}, averaged over all orders in which they could {come} that "
+            "keep groups together."
+        )
+    return f"Shapley values: what each player adds to {of}, averaged over all orders in which they could {come}."
 
 
 def balance(explanation: Explanation, k: int = 0) -> str:
@@ -193,9 +233,15 @@ def facts(explanation: Explanation) -> list[tuple[str, str]]:
 
 
 def absence(explanation: Explanation) -> str:
-    """Return what was done to the recording where a player is absent."""
-    name = explanation.game["absence"]
-    return f"{readable(name).capitalize()}. {_ABSENCES.get(name, '')}".strip()
+    """Return what was done to the recording, and to the prompt's text, where a player is absent."""
+    game, told = explanation.game, []
+    if heard(explanation):
+        told.append(f"{readable(game['absence']).capitalize()}. {_ABSENCES.get(game['absence'], '')}".strip())
+    if has_text(explanation):
+        name = str(game.get("text_absence", ""))
+        named = f"Text: {readable(name)}" if told else readable(name).capitalize()
+        told.append(f"{named}. {_TEXT_ABSENCES.get(name, '')}".strip())
+    return " ".join(told)
 
 
 def notices(explanation: Explanation) -> list[str]:

@@ -35,7 +35,7 @@
       chips[p].style.background = background;
       chips[p].style.color = ink;
       chips[p].lastChild.textContent = data.numbers[p][output];
-      segments[p].style.color = ink;
+      if (segments[p]) segments[p].style.color = ink;
       const { bar, whisker, amount } = rows[p];
       amount.textContent = text;
       bar.style.background = background;
@@ -66,6 +66,7 @@
     const at = (seconds) => (seconds / data.duration_s) * width;
     const split = Math.round(height * 0.46);
     data.players.forEach((player, p) => {
+      if (player.text) return;
       pen.fillStyle = shade(data.values[p][output]).background;
       pen.fillRect(at(player.start_s) + 0.5, 0, at(player.end_s) - at(player.start_s) - 1, wave ? split : height);
       segments[p].classList.toggle("tight", segments[p].scrollWidth > segments[p].clientWidth);
@@ -74,7 +75,7 @@
       drawWave(pen, ink, width, ratio, 30, split - 4);
       drawSpectrogram(pen, ink, width, split + 4, height);
       pen.fillStyle = style.getPropertyValue("--paper");
-      for (const { start_s, end_s } of data.players) {
+      for (const { start_s, end_s } of data.players.filter((player) => !player.text)) {
         for (const edge_s of [start_s, end_s]) pen.fillRect(at(edge_s) - 0.5, split, 1, height - split);
       }
     }
@@ -161,7 +162,7 @@
     report.dataset.playing = mode;
     report.dataset.word = p === null ? "" : p;
     report.dataset.pieces = JSON.stringify(pieces.map(([source, from, to]) => [source, from / data.rate_hz, to / data.rate_hz]));
-    [chips, segments].forEach((list) => list.forEach((element, i) => element.classList.toggle("absent", mode === "without" && i === p)));
+    [chips, segments].forEach((list) => list.forEach((element, i) => element?.classList.toggle("absent", mode === "without" && i === p)));
     byId("play").setAttribute("aria-label", mode === "whole" ? "Pause" : "Play the recording");
     byId("status").textContent = told(mode, p);
     byId("cursor").hidden = false;
@@ -212,7 +213,7 @@
       const word = data.players.findIndex((player) => player.first <= seconds * data.rate_hz && seconds * data.rate_hz < player.last);
       if (String(word < 0 ? "" : word) !== report.dataset.playingWord) {
         report.dataset.playingWord = word < 0 ? "" : word;
-        [chips, segments, rows.map((row) => row.item)].forEach((list) => list.forEach((element, p) => element.classList.toggle("current", p === word)));
+        [chips, segments, rows.map((row) => row.item)].forEach((list) => list.forEach((element, p) => element?.classList.toggle("current", p === word)));
       }
     }
     requestAnimationFrame(follow);
@@ -243,16 +244,19 @@
   }
 
   data.players.forEach((player, p) => {
-    const chip = make("button", "chip", byId("transcript"));
-    make("b", "", chip, player.label);
+    const chip = make("button", "chip", byId(player.text ? "prompt" : "transcript"));
+    make("b", "", chip, player.chip);
     make("small", "", chip);
-    const segment = make("button", "segment", byId("segments"), player.label);
-    segment.tabIndex = -1;
-    segment.style.left = percent(player.start_s / data.duration_s);
-    segment.style.width = percent((player.end_s - player.start_s) / data.duration_s);
-    for (const button of [chip, segment]) {
+    // Text is no part of the recording: nothing to see there, and nothing to hear.
+    const segment = player.text ? null : make("button", "segment", byId("segments"), player.chip);
+    if (segment) {
+      segment.tabIndex = -1;
+      segment.style.left = percent(player.start_s / data.duration_s);
+      segment.style.width = percent((player.end_s - player.start_s) / data.duration_s);
+    }
+    for (const button of segment ? [chip, segment] : [chip]) {
       button.type = "button";
-      button.disabled = !wave;
+      button.disabled = !wave || player.text;
       button.title = player.title;
       button.addEventListener("click", () => playWord(p));
     }
@@ -271,6 +275,7 @@
       paint();
     });
   });
+  byId("asked").hidden = !data.players.some((player) => player.text);
   byId("outputs").hidden = data.outputs.length < 2;
   byId("low").textContent = data.ends[0];
   byId("high").textContent = data.ends[1];
@@ -293,6 +298,7 @@
       if (report.dataset.playing === "whole") stop();
       else playFrom(report.dataset.playing || seconds >= data.duration_s ? 0 : seconds);
     });
+    document.querySelector(".choices").hidden = data.players.every((player) => player.text);
     recording.hidden = true;
     byId("controls").hidden = false;
     show(0);

@@ -22,17 +22,21 @@ from sgpa_jax.report.facts import (
     direction,
     facts,
     finding,
+    has_text,
+    heard,
     notices,
     number,
     output_name,
     player_name,
     readable,
+    short_name,
     span,
     uncertain,
     unit,
 )
 from sgpa_jax.report.palette import DARK, LIGHT, Paper, colours, ink, scale_limit
 from sgpa_jax.report.spectrogram import spectrogram
+from sgpa_jax.report.together import group_totals, strongest_interactions
 
 _RATES_HZ = (8_000, 48_000)
 """What every browser plays; more would only make the page larger."""
@@ -53,7 +57,9 @@ def page(explanation: Explanation) -> str:
     )
     wave = None if x.wave is None else x.wave.at_rate(min(max(x.wave.rate_hz, _RATES_HZ[0]), _RATES_HZ[1]))
     measure, (less, more, _) = unit(x), direction(x)
-    hint = "Click a word to hear it." if wave else "The recording is not part of this page, so nothing can be played."
+    hint = "The recording is not part of this page, so nothing can be played."
+    if wave:
+        hint = f"Click a {'spoken ' if has_text(x) else ''}word to hear it." if heard(x) else ""
     pieces = {
         "title": f"{readable(x.response)} · {readable(x.question)}",
         "kicker": f"{readable(os.path.basename(x.clip.path or 'recording'))} · {x.clip.duration_s:.2f} s · "
@@ -62,7 +68,7 @@ def page(explanation: Explanation) -> str:
         "answer": readable(x.response),
         "long": " long" if len(x.response) > _LONG else "",
         "finding": finding(x),
-        "hint": f"Colour shows what a word adds to the answer{f', in {measure}' if measure else ''}. {hint}",
+        "hint": f"Colour shows what a word adds to the answer{f', in {measure}' if measure else ''}. {hint}".strip(),
         "legend": f"Colour scale: blue makes the answer {less}, orange {more}",
         "less": less,
         "more": more,
@@ -75,7 +81,7 @@ def page(explanation: Explanation) -> str:
         script=script,
         notices=_notices(x),
         audio=_audio(wave),
-        facts="\n".join(f"  <dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts(x)),
+        facts="\n".join(f"  <dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in _told(x)),
         data=_embedded(_data(x, wave)),
     )
 
@@ -98,6 +104,12 @@ def notebook_frame(explanation: Explanation) -> str:
     )
 
 
+def _told(explanation: Explanation) -> list[tuple[str, str]]:
+    """Everything that was recorded, and what players are worth together."""
+    together = (("Groups", group_totals(explanation)), ("Together", strongest_interactions(explanation)))
+    return [*facts(explanation)[:1], *((name, text) for name, text in together if text), *facts(explanation)[1:]]
+
+
 def _data(explanation: Explanation, wave: Clip | None) -> dict[str, Any]:
     x = explanation
     indices_p, indices_k = range(len(x.players)), range(len(x.outputs))
@@ -105,12 +117,14 @@ def _data(explanation: Explanation, wave: Clip | None) -> dict[str, Any]:
     players = [
         {
             "label": player_name(x, p),
+            "chip": short_name(x, p),
+            "text": player.is_text,
             "when": span(x, p),
             "title": f"{player_name(x, p)}, {span(x, p)}" + _confidence(player.confidence),
             "start_s": player.start_s,
             "end_s": player.end_s,
         }
-        | (_samples(player.start_s, player.end_s, wave) if wave else {})
+        | (_samples(*player.span_s, wave) if wave and not player.is_text else {})
         for p, player in enumerate(x.players)
     ]
     data = {

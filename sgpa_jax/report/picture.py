@@ -20,13 +20,14 @@ from sgpa_jax.report.facts import (
     certainty,
     direction,
     finding,
+    heard,
     notices,
     number,
-    player_name,
     readable,
+    short_name,
     unit,
 )
-from sgpa_jax.report.palette import LIGHT, colour, colours, scale_limit
+from sgpa_jax.report.palette import LIGHT, colour, colours, ink, scale_limit
 from sgpa_jax.report.spectrogram import spectrogram
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _DPI = 150
 _WIDTH_IN, _LEFT_IN, _RIGHT_IN = 11.0, 0.7, 0.4
 _WORD_POINTS, _VALUE_POINTS, _SMALL_POINTS = 11.0, 8.5, 8.5
 _POINTS_PER_IN = 72
+_LINE_IN = 0.5
 
 
 def draw_figure(explanation: Explanation) -> "Figure":
@@ -51,7 +53,11 @@ def draw_figure(explanation: Explanation) -> "Figure":
     told = [balance(x), certainty(x), f"An absent player: {absence(x)}"]
     names_in = 1.0 if _crowded(x, _names(x), _WIDTH_IN - _LEFT_IN - _RIGHT_IN, _WORD_POINTS) else 0.4
     seen_in = 1.55 if x.wave is not None else 0.0
-    sheet = _Sheet(1.85 + (0.12 + 0.22 * len(warned) if warned else 0) + 1.0 + seen_in + 0.3 + 1.7 + names_in + 0.95)
+    bars_in = 0.3 + 1.7 + names_in if heard(x) else 0.0
+    lines = _prompt_lines(x)
+    prompt_in = 0.7 + _LINE_IN * len(lines) if lines else 0.0
+    warned_in = 0.12 + 0.22 * len(warned) if warned else 0
+    sheet = _Sheet(1.85 + warned_in + 1.0 + seen_in + bars_in + prompt_in + 0.95)
     for line in warned:
         sheet.write(line, size=9, color="white", backgroundcolor=_INK)
         sheet.skip(0.22)
@@ -62,11 +68,19 @@ def draw_figure(explanation: Explanation) -> "Figure":
     if x.wave is not None:
         sheet.skip(0.05)
         _spectrogram(x, sheet.axes(1.5))
-    sheet.skip(0.3)
-    bars = sheet.axes(1.7)
-    _bars(x, bars)
-    _words(x, bars)
-    sheet.skip(names_in + 0.1)
+    if heard(x):
+        sheet.skip(0.3)
+        bars = sheet.axes(1.7)
+        _bars(x, bars)
+        _words(x, bars)
+        sheet.skip(names_in)
+    if lines:
+        sheet.skip(0.3)
+        sheet.write("In the prompt", size=_SMALL_POINTS, color=_QUIET)
+        sheet.skip(0.25)
+        _prompt(x, lines, sheet.axes(_LINE_IN * len(lines)))
+        sheet.skip(0.15)
+    sheet.skip(0.1)
     for line in told:
         sheet.write(_cut(line, 150), size=_SMALL_POINTS, color=_QUIET)
         sheet.skip(0.2)
@@ -129,12 +143,11 @@ def _title(explanation: Explanation, sheet: _Sheet) -> None:
 
 
 def _tint(explanation: Explanation, ax: "Axes") -> None:
-    values = explanation.values[:, 0]
     limit = scale_limit(explanation.values)
-    for player, value in zip(explanation.players, values, strict=True):
-        ax.axvspan(player.start_s, player.end_s, color=colour(float(value), limit, LIGHT), linewidth=0)
-        ax.axvline(player.start_s, color="white", linewidth=1)
-        ax.axvline(player.end_s, color="white", linewidth=1)
+    for p, edges_s in zip(heard(explanation), _edges_s(explanation), strict=True):
+        ax.axvspan(*edges_s, color=colour(float(explanation.values[p, 0]), limit, LIGHT), linewidth=0)
+        for edge_s in edges_s:
+            ax.axvline(edge_s, color="white", linewidth=1)
     if explanation.wave is not None:
         times_s, low, high = _envelope(explanation.wave.wave_s, explanation.wave.rate_hz)
         ax.fill_between(times_s, low, high, color=_INK, linewidth=0.4)
@@ -152,9 +165,8 @@ def _spectrogram(explanation: Explanation, ax: "Axes") -> None:
     extent = (0, explanation.wave.duration_s, 0, top_hz / 1000)
     shown = (level / 255) ** 1.6
     ax.imshow(shown, cmap="Greys", origin="lower", aspect="auto", extent=extent, interpolation="bilinear", vmax=1.1)
-    for player in explanation.players:
-        for edge_s in (player.start_s, player.end_s):
-            ax.axvline(edge_s, color="white", linewidth=1)
+    for edge_s in _edges_s(explanation).ravel().tolist():
+        ax.axvline(edge_s, color="white", linewidth=1)
     ax.set_xticks([])
     ax.set_yticks([0, round(top_hz / 1000)])
     ax.set_ylabel("kHz", color=_QUIET, fontsize=_SMALL_POINTS, labelpad=1)
@@ -162,10 +174,11 @@ def _spectrogram(explanation: Explanation, ax: "Axes") -> None:
 
 
 def _bars(explanation: Explanation, ax: "Axes") -> None:
-    values, errors = explanation.values[:, 0], explanation.standard_errors[:, 0]
+    rows = heard(explanation)
+    values, errors = explanation.values[rows, 0], explanation.standard_errors[rows, 0]
     limit = scale_limit(explanation.values)
-    starts = np.array([player.start_s for player in explanation.players])
-    widths = np.array([player.end_s for player in explanation.players]) - starts
+    starts, ends = _edges_s(explanation).T
+    widths = ends - starts
     shades = [colour(float(value), limit, LIGHT) for value in values]
     ax.bar(starts, values, widths, align="edge", color=shades, edgecolor=_QUIET, linewidth=0.5)
     ax.axhline(0, color=_INK, linewidth=0.8)
@@ -173,11 +186,11 @@ def _bars(explanation: Explanation, ax: "Axes") -> None:
     if not explanation.is_exact:
         ax.errorbar(centres, values, errors, fmt="none", ecolor=_INK, elinewidth=1, capsize=2.5)
     low, high = min(float(np.min(values - errors)), 0.0), max(float(np.max(values + errors)), 0.0)
-    room = 0.16 * (high - low or 1.0)
-    ax.set_ylim(low - (room if low < 0 else 0), high + room)
-    ax.set_xlim(0, explanation.clip.duration_s)
     texts = [number(float(value), limit) for value in values]
     turned = _crowded(explanation, texts, _width_in(ax), _VALUE_POINTS)
+    room = (0.3 if turned else 0.16) * (high - low or 1.0)
+    ax.set_ylim(low - (room if low < 0 else 0), high + room)
+    ax.set_xlim(0, explanation.clip.duration_s)
     for text, centre, value, error in zip(texts, centres, values, errors, strict=True):
         above = value >= 0
         place = (centre, value + error if above else value - error)
@@ -194,7 +207,7 @@ def _bars(explanation: Explanation, ax: "Axes") -> None:
 def _words(explanation: Explanation, ax: "Axes") -> None:
     names = _names(explanation)
     turned = _crowded(explanation, names, _width_in(ax), _WORD_POINTS)
-    ax.set_xticks([(player.start_s + player.end_s) / 2 for player in explanation.players])
+    ax.set_xticks(_edges_s(explanation).mean(axis=1))
     for label in ax.set_xticklabels(names, fontsize=_WORD_POINTS - 2.5 if turned else _WORD_POINTS, color=_INK):
         label.set_parse_math(False)
         label.set_rotation(40 if turned else 0)
@@ -215,7 +228,49 @@ def _legend(explanation: Explanation, ax: "Axes") -> None:
 
 
 def _names(explanation: Explanation) -> list[str]:
-    return [_cut(player_name(explanation, p), 18) for p in range(len(explanation.players))]
+    return [_cut(short_name(explanation, p), 18) for p in heard(explanation)]
+
+
+def _edges_s(explanation: Explanation) -> np.ndarray:
+    """When each player that is heard begins and ends, float64[N, 2]."""
+    return np.array([explanation.players[p].span_s for p in heard(explanation)]).reshape(-1, 2)
+
+
+def _prompt_lines(explanation: Explanation) -> list[list[tuple[int, float, float]]]:
+    """Set the prompt's text in lines: who, how far from the left and how wide, in points."""
+    room = (_WIDTH_IN - _LEFT_IN - _RIGHT_IN) * _POINTS_PER_IN
+    lines: list[list[tuple[int, float, float]]] = []
+    left = room
+    for p in range(len(explanation.players)):
+        if explanation.players[p].is_text:
+            width = max(0.62 * _WORD_POINTS * len(_cut(short_name(explanation, p), 30)), 3.6 * _VALUE_POINTS) + 12
+            if left + width > room:
+                lines.append([])
+                left = 0.0
+            lines[-1].append((p, left, width))
+            left += width + 4
+    return lines
+
+
+def _prompt(explanation: Explanation, lines: list[list[tuple[int, float, float]]], ax: "Axes") -> None:
+    limit, line_points = scale_limit(explanation.values), _LINE_IN * _POINTS_PER_IN
+    for row, line in enumerate(lines):
+        for p, left, width in line:
+            value, top = float(explanation.values[p, 0]), row * line_points
+            shade = colour(value, limit, LIGHT)
+            ax.add_patch(
+                _matplotlib("patches").Rectangle((left, top), width, line_points - 5, color=shade, linewidth=0)
+            )
+            for text, below, size in (
+                (_cut(short_name(explanation, p), 30), 0.3, _WORD_POINTS), (number(value, limit), 0.68, _VALUE_POINTS)
+            ):  # fmt: skip
+                ax.text(
+                    left + width / 2, top + below * line_points, text, fontsize=size, color=ink(shade), ha="center",
+                    va="center", parse_math=False,
+                )  # fmt: skip
+    ax.set_xlim(0, (_WIDTH_IN - _LEFT_IN - _RIGHT_IN) * _POINTS_PER_IN)
+    ax.set_ylim(len(lines) * line_points, 0)
+    ax.set_axis_off()
 
 
 def _width_in(ax: "Axes") -> float:
@@ -228,8 +283,8 @@ def _crowded(explanation: Explanation, texts: list[str], width_in: float, points
     points_per_s = width_in * _POINTS_PER_IN / explanation.clip.duration_s
     # A letter is about 0.6 of its height wide; a text may use its player's width and a little of the gaps around.
     return any(
-        0.6 * points * len(text) > 1.05 * points_per_s * (player.end_s - player.start_s)
-        for text, player in zip(texts, explanation.players, strict=True)
+        0.6 * points * len(text) > 1.05 * points_per_s * (end_s - start_s)
+        for text, (start_s, end_s) in zip(texts, _edges_s(explanation).tolist(), strict=True)
     )
 
 

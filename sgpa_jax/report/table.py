@@ -14,6 +14,7 @@ from sgpa_jax.report.facts import (
     certainty,
     direction,
     finding,
+    has_text,
     notices,
     output_name,
     player_name,
@@ -23,6 +24,7 @@ from sgpa_jax.report.facts import (
     unit,
 )
 from sgpa_jax.report.palette import LIGHT, scale_limit
+from sgpa_jax.report.together import group_totals, strongest_interactions
 
 _BAR_CELLS = 12
 """Of either side of zero."""
@@ -38,6 +40,11 @@ def table(explanation: Explanation) -> RenderableType:
         ),
         Text(finding(x)),
         Padding(_players(x), (1, 0)),
+        *[
+            Padding(Text(f"{name}: {told}"), (0, 0, 1, 0))
+            for name, told in (("Groups", group_totals(x)), ("Together", strongest_interactions(x)))
+            if told
+        ],
         Text(
             f"{balance(x)}\n{certainty(x)}\nEfficiency gap {x.efficiency_gap[0]:+.1e}. An absent player: {absence(x)}",
             "dim",
@@ -56,7 +63,7 @@ def plain_table(explanation: Explanation, width: int = 100) -> str:
 def _players(explanation: Explanation) -> Table:
     limit = scale_limit(explanation.values[:, 0])
     rows = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    rows.add_column("heard", overflow="ellipsis", no_wrap=True, max_width=24)
+    rows.add_column("player" if has_text(explanation) else "heard", overflow="ellipsis", no_wrap=True, max_width=24)
     rows.add_column("when", style="dim", no_wrap=True)
     measure = unit(explanation)
     rows.add_column(

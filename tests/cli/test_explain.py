@@ -27,11 +27,20 @@ def test_options_reach_the_library(sgpa: Run, wav: Path, asked: SimpleNamespace)
         "dtype": "bfloat16",
         "mesh": "data=2",
         "language": "de",
+        "players": "phrases",
+        "long": "windows",
+        "text": "tokens",
         "absence": "delete",
+        "text_absence": "replace",
         "value": "mean_logprob",
+        "estimand": "owen",
+        "groups": "phrases",
         "estimator": "permutation",
         "baseline": "zero",
         "budget": 99,
+        "tolerance": "top:2",
+        "control": "layers:2",
+        "interactions": "k-SII:2",
         "max_new_tokens": 7,
         "seed": 5,
         "rules": "authors",
@@ -40,7 +49,7 @@ def test_options_reach_the_library(sgpa: Run, wav: Path, asked: SimpleNamespace)
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     assert sgpa("explain", wav, *flags).exit_code == 0
     assert asked.clip.path == str(wav)
-    assert asked.options == {**options, "alignment": None, "progress": None}
+    assert asked.options == {**options, "alignment": None, "archive": None, "progress": None}
 
 
 def test_table_files_and_time(sgpa: Run, wav: Path, asked: SimpleNamespace, explanation: Explanation, tmp_path: Path):
@@ -58,6 +67,7 @@ def test_table_files_and_time(sgpa: Run, wav: Path, asked: SimpleNamespace, expl
     alignment = sgpa_jax.read_alignment(out / "alignment.TextGrid", duration_s=2.0)
     assert [word.text for word in alignment.words] == ["lamp", "red"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "tone.wav"]
+    assert asked.options["archive"] == out / "coalitions.safetensors"
 
 
 def test_json_is_all_that_stdout_gets(sgpa: Run, wav: Path, asked: SimpleNamespace, explanation: Explanation):

@@ -198,7 +198,7 @@ def test_lowers_for_tpu(method):
     ("estimator", "n_players", "budget", "expected"),
     [
         ("auto", 6, 64, "exact"),
-        ("auto", 6, 63, "permutation"),
+        ("auto", 6, 63, "gaussian"),
         ("exact", 6, 64, "exact"),
         ("permutation", 6, 22, "permutation"),
         ("auto", 1, 2, "exact"),
@@ -212,7 +212,7 @@ def test_chooses(estimator, n_players, budget, expected, key):
 
 
 @pytest.mark.parametrize(
-    ("estimator", "budget"), [("exact", 63), ("permutation", 21), ("auto", 21), ("auto", 0), ("exact", -1)]
+    ("estimator", "budget"), [("exact", 63), ("permutation", 21), ("auto", 25), ("auto", 0), ("exact", -1)]
 )
 def test_a_budget_that_is_too_small_is_refused(estimator, budget, key):
     game = table_game(random_table())

@@ -18,10 +18,12 @@ Make = Callable[..., Explanation]
 
 PROMISED = {
     "schema", "clip", "transcript", "messages", "response", "in_domain", "model", "aligner", "game", "estimand",
-    "estimator", "engine", "outputs", "values", "standard_errors", "players", "interactions", "empty_value",
+    "estimator", "engine", "outputs", "values", "standard_errors", "players", "groups", "interactions", "empty_value",
     "full_value", "efficiency_gap", "evaluations", "timings", "versions", "warnings",
 }  # fmt: skip
 PLAYER = {"label", "kind", "start_s", "end_s", "confidence", "boundary_refined", "value", "standard_error"}
+
+TOGETHER = {"index": "k-SII", "order": 2, "players": [0, 1], "values": [0.25, -0.5]}
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -43,7 +45,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
 
 
 def test_what_is_saved_is_loaded(make_explanation: Make, tmp_path: Path) -> None:
-    x = make_explanation(interactions=({"players": [0, 1], "value": 0.25},))
+    x = make_explanation(estimand="owen", groups=(0, 1), interactions=(TOGETHER,))
     x.save(tmp_path / "x.json")
     y = Explanation.load(tmp_path / "x.json")
     assert y.to_json() == x.to_json()
@@ -51,6 +53,25 @@ def test_what_is_saved_is_loaded(make_explanation: Make, tmp_path: Path) -> None
     assert y.wave is None
     np.testing.assert_array_equal(y.values, x.values)
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"groups": (0,)},
+        {"interactions": (TOGETHER | {"players": [0, 2]},)},
+        {"interactions": (TOGETHER | {"values": [1.0]},)},
+    ],
+)
+def test_groups_and_interactions_of_others_are_refused(make_explanation: Make, changes: dict[str, Any]) -> None:
+    with pytest.raises(ExplanationError, match=r"groups|interactions"):
+        make_explanation(**changes)
+
+
+def test_files_of_before_there_were_groups(make_explanation: Make, tmp_path: Path) -> None:
+    record = json.loads(make_explanation().to_json())
+    del record["groups"]
+    assert load(tmp_path / "x.json", json.dumps(record)).groups == ()
 
 
 @quick

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from sgpa_jax.games import speech_game
 from sgpa_jax.games.game import Reference
 from sgpa_jax.games.responses import response_game
 from sgpa_jax.games.scores import divergence
-from sgpa_jax.models import load_model
+from sgpa_jax.models import load_model, with_response
 from sgpa_jax.players import Player, Players
 
 RATE_HZ = 16000
@@ -81,6 +82,10 @@ def test_every_jitted_function_of_the_engines(exporter, tiny_folder):
             speech_game(model, inputs, players, absence=absence).values(MASKS_CP)
         response_game(model, inputs, players, score="response_embedding", max_new_tokens=2).values(MASKS_CP)
     response_game(model, inputs, players, absence="drop", max_new_tokens=2, mode="sequential").values(MASKS_CP)
+    halves = [{"type": "audio", "audio": Clip(half_s, RATE_HZ)} for half_s in np.split(clip.wave_s, 2)]
+    turn = {"role": "user", "content": [*halves, {"type": "text", "text": "which colour?"}]}
+    windows = replace(model.prepare([turn]), starts_s=(0.0, 1.0))
+    speech_game(model, with_response(windows, [3, 4]), players, absence="silence").values(MASKS_CP)
     model.logits(inputs)
     model.residuals(inputs, [0])
     logits_crv = rng.standard_normal((3, 2, 7)).astype(np.float32)

@@ -8,9 +8,10 @@ import pytest
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import PlayerError, UsageError
 from sgpa_jax.games.flat import evaluate_flat
+from sgpa_jax.games.hearing import hearing_of
 from sgpa_jax.games.passage import TOKEN_ABSENCES
 from sgpa_jax.games.speech import speech_game
-from sgpa_jax.games.tokens import BASELINES, position_centres_s, speech_passage
+from sgpa_jax.games.tokens import BASELINES, native_players, position_centres_s, speech_passage, token_owners
 from sgpa_jax.models import load_model
 from sgpa_jax.players import Player, Players, all_coalitions
 
@@ -105,3 +106,32 @@ def test_a_word_between_two_positions_takes_the_nearer_one(model, clip):
 def test_unknown_names_are_told_with_the_nearest(model, clip, options, says):
     with pytest.raises(UsageError, match=says):
         speech_passage(model, _inputs(model, clip), _players(*THREE), **options)
+
+
+def test_a_native_player_is_one_position_and_its_time(model, clip):
+    inputs = _inputs(model, clip)
+    players = native_players(model, inputs)
+    owner = token_owners(model, inputs, players)
+    is_audio = inputs.clip_t[:-1] >= 0
+    np.testing.assert_array_equal(owner[is_audio], np.arange(len(players)))
+    assert (owner[~is_audio] == -1).all() and players.labels[:2] == ("1", "2")
+    spans_s = np.array([player.span_s for player in players])
+    np.testing.assert_allclose(np.diff(spans_s)[1:-1, 0], 0.08, atol=1e-9)
+    assert (players.owner_s() >= 0).all() and spans_s[0, 0] == 0 and spans_s[-1, 1] == clip.duration_s
+
+
+@pytest.mark.parametrize(("family", "step_s"), [("qwen2_audio", 0.04), ("lfm2_audio", 0.08), ("voxtral", 0.08)])
+def test_native_players_of_every_family_and_length(tiny_folder, family, step_s):
+    tiny = load_model(tiny_folder(family), dtype="float32")
+    for n_samples in (8000, 9600, 12801, 12960, 15999):
+        inputs = tiny.prepare(Clip(np.full(n_samples, 0.1, np.float32), RATE_HZ), "lamp", response="red")
+        players = native_players(tiny, inputs)
+        owner = token_owners(tiny, inputs, players)[inputs.clip_t[:-1] >= 0]
+        # Voxtral hears its whole window: positions behind the clip are nobody's.
+        np.testing.assert_array_equal(owner[: len(players)], np.arange(len(players)))
+        assert (owner[len(players) :] == -1).all() and (len(owner) == len(players) or family == "voxtral")
+        assert (players.owner_s() >= 0).all()
+        if family == "lfm2_audio":  # each of them is eight mel frames to cut
+            assert hearing_of(tiny, inputs.clips[0], players, "mel_delete").is_audible_p.all()
+        starts_s = [player.span_s[0] for player in players]
+        np.testing.assert_allclose(np.diff(starts_s)[1:], step_s, atol=1e-9)

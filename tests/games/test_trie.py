@@ -1,5 +1,6 @@
 """The trie engine against the flat one, in every absence and in both families of decoders, and what it computes."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -278,3 +279,18 @@ def test_layers_and_kernels_that_are_not_there_are_refused(decoder):
         evaluate_coalitions(decoder, passage, masks, kernels="palas")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match="readout"):
         evaluate_coalitions(decoder, passage, masks, kernels="pallas", readout=Readout(0, "audio", _latents))
+
+
+def test_readouts_of_the_audio_leave_text_players_out(decoder):
+    """Positions of a player that is text are read by nobody: as if its tokens were nobody's, where it is there."""
+    masks = all_coalitions(5)[::2] | np.eye(5, dtype=bool)[[2]]
+    probe = jnp.asarray(np.random.default_rng(1).normal(size=(16, 7)), jnp.float32)
+    readout = Readout(1, "audio", _latents, probe)
+    passage = replace(_passage("attention"), is_text_p=(False, False, True, False, False))
+    nobodys = replace(_passage("attention"), owner_t=np.where(OWNERS == 2, -1, OWNERS))
+    found = evaluate_coalitions(decoder, passage, masks, readout=readout)
+    np.testing.assert_allclose(
+        found, evaluate_coalitions(decoder, nobodys, masks, readout=readout), rtol=1e-5, atol=1e-4
+    )
+    np.testing.assert_allclose(found, _flat(decoder, passage, masks, readout), rtol=1e-5, atol=1e-4)
+    assert abs(found - evaluate_coalitions(decoder, _passage("attention"), masks, readout=readout)).max() > 1e-3

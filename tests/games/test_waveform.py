@@ -262,9 +262,11 @@ def _programs(engine, masks):
     n_audio = model.config.encoder.n_tokens(jnp.asarray(n_frames))
     audio = jax.eval_shape(lambda *heard: _hear(*heard, is_settled=hearing.is_settled, mesh=model.mesh), *heard)
     yield _hear.lower(*heard, is_settled=hearing.is_settled, mesh=model.mesh)
+    there = np.ones((len(masks), len(engine._owner_k)), bool)
     yield _read.lower(
-        engine._decoder, engine._script, audio, n_audio, n_tokens=engine._n_tokens(bucket), mesh=model.mesh
-    )
+        engine._decoder, engine._script, audio, n_audio, there, n_tokens=engine._n_tokens(bucket),
+        text_absence="attention", mesh=model.mesh,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("family", "absence"), [("qwen2_audio", "delete"), ("lfm2_audio", "silence")])
@@ -275,12 +277,13 @@ def test_lowers_for_tpu(loaded, clip, players, masks, family, absence):
     hearing, n_frames = engine._hearing, engine.n_frames(masks).astype(np.int32)
     bucket = hearing.bucket(int(n_frames.max()))
 
-    def run(encoder, decoder, script, heard, n_frames):
+    def run(encoder, decoder, script, heard, n_frames, there):
         audio = _hear(encoder, heard, n_frames, is_settled=hearing.is_settled, mesh=None)
-        n_audio = model.config.encoder.n_tokens(n_frames)
-        return _read(decoder, script, audio, n_audio, n_tokens=engine._n_tokens(bucket), mesh=None)
+        n_audio, n_tokens = model.config.encoder.n_tokens(n_frames), engine._n_tokens(bucket)
+        return _read(decoder, script, audio, n_audio, there, n_tokens=n_tokens, text_absence="drop", mesh=None)
 
-    given = (engine._encoder, engine._decoder, engine._script, hearing.hear(masks, bucket), n_frames)
+    there = np.ones((len(masks), len(engine._owner_k)), bool)
+    given = (engine._encoder, engine._decoder, engine._script, hearing.hear(masks, bucket), n_frames, there)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), given)
     exported = jax.export.export(jax.jit(run), platforms=["tpu"])(*shapes)
     assert exported.platforms == ("tpu",) and exported.out_avals[0].shape[0] == len(masks)

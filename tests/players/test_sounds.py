@@ -30,7 +30,7 @@ def recording(*events: tuple[str, float, float, float], duration_s: float = 3.0,
 
 
 def spans_of(clip: Clip, *words: tuple[float, float]) -> list[tuple[float, float]]:
-    return [(event.start_s, event.end_s) for event in sound_events(clip, words)]
+    return [event.span_s for event in sound_events(clip, words)]
 
 
 def test_finds_leading_trailing_and_sounds_in_between():

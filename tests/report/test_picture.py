@@ -35,8 +35,8 @@ def test_bars_stand_at_their_words_in_the_colours_of_the_scale(exact_explanation
     limit = scale_limit(x.values)
     for p, bar in enumerate(bars.patches):
         assert isinstance(bar, Rectangle)
-        assert bar.get_x() == pytest.approx(x.players[p].start_s)
-        assert bar.get_width() == pytest.approx(x.players[p].end_s - x.players[p].start_s)
+        start_s, end_s = x.players[p].span_s
+        assert (bar.get_x(), bar.get_width()) == pytest.approx((start_s, end_s - start_s))
         assert bar.get_height() == pytest.approx(x.values[p, 0])
         assert to_hex(bar.get_facecolor()) == colour(float(x.values[p, 0]), limit, LIGHT)
 
