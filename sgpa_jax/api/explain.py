@@ -140,6 +140,8 @@ def explain(
             f"interactions need all {2 ** len(who):,} coalitions of {len(who)} players, but the {estimator} estimator "
             f"of {estimand} values takes fewer: raise the budget, or take fewer players"
         )
+    if index is not None and index[1] > len(who):
+        raise UsageError(f"interactions of order {index[1]} among {len(who)} players: expected 1 to {len(who)}")
     clock.tick("align")
     in_domain = None if model.world is None else all(model.in_domain(heard, prompt) for heard in inputs.clips)
     answer = response

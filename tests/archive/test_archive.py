@@ -93,6 +93,18 @@ def test_a_run_that_breaks_off_keeps_what_it_has(tmp_path):
     np.testing.assert_allclose(resumed.values, whole.values, atol=1e-4)
 
 
+def test_interactions_of_too_many_players_are_refused_before_anything_is_evaluated():
+    shipped = sgpa_checkpoints.shipped_folder("demo")
+
+    def evaluated(done: int, planned: int) -> None:
+        raise AssertionError("coalitions were evaluated")
+
+    with pytest.raises(UsageError, match="of order 99 among 4 players"):
+        sgpa_jax.explain(
+            shipped / "demo.wav", players="windows:0.8", response="blue", interactions="k-SII:99", progress=evaluated
+        )
+
+
 def test_responses_are_kept_as_token_ids(tmp_path):
     shipped = sgpa_checkpoints.shipped_folder("demo")
     told = json.loads((shipped / "demo.json").read_text())
