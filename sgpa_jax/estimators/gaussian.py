@@ -16,10 +16,10 @@ product stays a product, and Gauss and Legendre's rule with P / 2 nodes is exact
 Standard errors are not the posterior's, which trusts its prior (95 % intervals covered 76 to 97 %), but the robust ones
 of a predictor of a finite population's sum (Royall and Cumberland 1978). They rest on what each pair would have missed
 by, had it been left out, in closed form: for a pair that was seen by the weight it got beyond its own, for those that
-were not by what was seen of their size. With 10 evaluations for each of 12 players 95 % intervals covered 94 to 97 % over
-2,000 repetitions in log-sigmoid, polynomial, unanimity and glove games, 92 % in an airport game (64 % for one player),
-and 50 % in a weighted majority: a step decided by single players is not what this prior expects, and neither values nor
-errors are to be trusted there. Where a quarter of all pairs is known intervals are too wide: 97 to 100 %.
+were not by what was seen of their size. With 10 evaluations for each of 12 players 95 % intervals covered 94 to 97 %
+over 2,000 repetitions in log-sigmoid, polynomial, unanimity and glove games, 92 % in an airport game (64 % for one
+player), and 50 % in a weighted majority: a step decided by single players is not what this prior expects, and neither
+values nor errors are to be trusted there. Where a quarter of all pairs is known intervals are too wide: 97 to 100 %.
 
 Less is not as exact: without a scale for each player the mean square was up to 36 times larger, and correcting the
 values by the pairs left out, which would take their bias away, made it up to twice as large.
