@@ -10,7 +10,7 @@ import jax
 from sgpa_jax.align import AcousticModel, Alignment
 from sgpa_jax.api.align import HEARD
 from sgpa_jax.api.players import in_windows, players_of, transcribed, words_of
-from sgpa_jax.api.question import check_names, loaded, usual_prompt
+from sgpa_jax.api.question import budget_of, check_names, loaded, usual_prompt
 from sgpa_jax.archive import CoalitionFile, Sample, estimator_facts, game_key, interaction_facts, parse_index
 from sgpa_jax.audio import Clip, read_clip
 from sgpa_jax.errors import UsageError
@@ -46,7 +46,7 @@ def explain(
     estimand: str = "shapley",
     groups: str | None = None,
     estimator: str = "auto",
-    budget: int = 4096,
+    budget: int | str = 4096,
     tolerance: str | None = None,
     control: str | None = None,
     interactions: str | None = None,
@@ -91,7 +91,7 @@ def explain(
         groups: those groups: `phrases`, `modality` or `turns`.
         estimator: one of `ESTIMATORS`, or `auto`: exact where all 2^P coalitions fit into the budget; see
             `choose_estimator`.
-        budget: coalitions that may be evaluated.
+        budget: coalitions that may be evaluated; `paper` for the 3 P² of SGPA's paper.
         tolerance: stop sooner, once every standard error is at most this (`0.05`), or once the so many players of the
             largest values are known, and in which order (`top:3`).
         control: a cheap game that is explained exactly and of which the estimator corrects the difference: `tokens:2`
@@ -134,6 +134,7 @@ def explain(
         inputs = in_windows(model, clip, prompt, alignment, players=players, system=system, response=response)
     who = players_of(model, inputs, clip, alignment, players=players, text=text)
     together = groups_of(groups, who, inputs)
+    budget = budget_of(budget, len(who))
     estimator = choose_estimator(estimator, len(who), budget, estimand=estimand, groups=together)
     if index is not None and (estimator != "exact" or estimand == "owen"):
         raise UsageError(

@@ -7,7 +7,7 @@ import jax
 
 from sgpa_jax.align import AcousticModel, Alignment
 from sgpa_jax.api.players import in_windows, players_of, words_of
-from sgpa_jax.api.question import check_names, loaded, usual_prompt
+from sgpa_jax.api.question import budget_of, check_names, loaded, usual_prompt
 from sgpa_jax.audio import Clip, read_clip
 from sgpa_jax.errors import UsageError
 from sgpa_jax.estimators import choose_estimator, first_coalitions
@@ -40,7 +40,7 @@ def plan(
     estimand: str = "shapley",
     groups: str | None = None,
     estimator: str = "auto",
-    budget: int = 4096,
+    budget: int | str = 4096,
     rules: str = "sgpa",
     unspellable: str = "error",
     long: str = "refuse",
@@ -64,6 +64,7 @@ def plan(
         inputs = in_windows(model, clip, prompt, alignment, players=players, system=system, response=response)
     who = players_of(model, inputs, clip, alignment, players=players, text=text)
     together = groups_of(groups, who, inputs)
+    budget = budget_of(budget, len(who))
     estimator = choose_estimator(estimator, len(who), budget, estimand=estimand, groups=together)
     masks = first_coalitions(estimator, len(who), budget, estimand=estimand, groups=together, key=jax.random.key(0))
     if response is None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sgpa_jax.errors import UsageError, unknown_name
+from sgpa_jax.estimators import paper_budget
 from sgpa_jax.games import ABSENCES, RESPONSE_SCORES, TEXT_ABSENCES, VALUES
 from sgpa_jax.models import Model, load_model, parse_mesh
 
@@ -25,6 +26,19 @@ def check_names(absence: str, text_absence: str, value: str, response: str | Non
             f"the value {value} compares what the model itself says, but a response was given; leave it out, or "
             "explain its log-probability"
         )
+
+
+def budget_of(budget: int | str, n_players: int) -> int:
+    """Return the evaluations that are allowed: a number, or `paper` for what SGPA's paper grants so many players.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if budget == "paper":
+        return paper_budget(n_players)
+    if not isinstance(budget, int) or budget < 1:
+        raise UsageError(f"the budget is {budget!r}: expected a number of coalitions, or paper")
+    return budget
 
 
 def loaded(model: Model | str | Path, revision: str | None, dtype: str | None, mesh: str | None) -> Model:

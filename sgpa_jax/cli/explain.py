@@ -78,7 +78,9 @@ def explain(
     estimand: Estimand = "shapley",
     groups: Groups = None,
     estimator: EstimatorName = "auto",
-    budget: Annotated[int, typer.Option(min=1, help="Coalitions that may be evaluated.")] = 4096,
+    budget: Annotated[
+        str, typer.Option(metavar="N|paper", help="Coalitions that may be evaluated; paper: the 3 P² of SGPA's paper.")
+    ] = "4096",
     tolerance: Annotated[
         str | None,
         typer.Option(metavar="X|top:N", help="Stop once standard errors are at most X, or the N largest are in order."),
@@ -150,7 +152,7 @@ def explain(
         "estimand": estimand,
         "groups": groups,
         "estimator": estimator,
-        "budget": budget,
+        "budget": int(budget) if budget.isascii() and budget.isdigit() else budget,
         "rules": rules,
         "unspellable": unspellable,
         "long": long,

@@ -5,6 +5,7 @@ from sgpa_jax.estimators.estimate import estimate
 from sgpa_jax.estimators.exact import Exact
 from sgpa_jax.estimators.interactions import INDICES, Interactions, interactions
 from sgpa_jax.estimators.methods import ESTIMANDS, ESTIMATORS, choose_estimator, first_coalitions
+from sgpa_jax.estimators.neyman import paper_budget
 from sgpa_jax.estimators.owen import exact_owen
 from sgpa_jax.estimators.permutation import Permutation
 from sgpa_jax.estimators.refold import refold
@@ -27,5 +28,6 @@ __all__ = [
     "exact_owen",
     "first_coalitions",
     "interactions",
+    "paper_budget",
     "refold",
 ]

@@ -147,8 +147,8 @@ def _best_beta(estimator: Estimator, key: PRNGKeyArray, masks_cp, values_ck, che
     return unit_k * _ratio((both_k - own_k - cheap_k) / 2, cheap_k)
 
 
-def _run(estimator: Estimator, key: PRNGKeyArray, masks_cp: MaskCP, values_ck: Array) -> Attribution:
-    method: Any = dataclasses.replace(estimator, n_outputs=values_ck.shape[1])  # type: ignore[type-var]
+def _run(estimator: Any, key: PRNGKeyArray, masks_cp: MaskCP, values_ck: Array) -> Attribution:
+    method = dataclasses.replace(estimator, n_outputs=values_ck.shape[1])
     return method.estimate(method.update(method.init(key), masks_cp, values_ck))
 
 

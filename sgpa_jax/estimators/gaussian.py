@@ -36,9 +36,9 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from sgpa_jax.errors import BudgetError, unknown_name
+from sgpa_jax.errors import BudgetError
 from sgpa_jax.estimators.base import Attribution
-from sgpa_jax.estimators.sampling import PairSampler, Sample, pair_population, pairs_of
+from sgpa_jax.estimators.sampling import Sample, ShapleyOrBanzhaf, alike_weights, pair_population, pairs_of
 from sgpa_jax.typing import MaskCP, ValueCK
 
 MOST_PAIRS = 4096
@@ -60,21 +60,14 @@ class _Scales(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GaussianProcess(PairSampler):
+class GaussianProcess(ShapleyOrBanzhaf):
     """Shapley or Banzhaf values of the posterior mean of a Gaussian process.
 
     Raises:
         UsageError: an unknown estimand.
     """
 
-    estimand: str = "shapley"
-    estimands: ClassVar[tuple[str, ...]] = ("shapley", "banzhaf")
     name: ClassVar[str] = "gaussian"
-
-    def __post_init__(self) -> None:
-        """Refuse what is no estimand."""
-        if self.estimand not in self.estimands:
-            raise unknown_name("estimand", self.estimand, self.estimands)
 
     @classmethod
     def for_budget(cls, n_players: int, budget: int, *, n_outputs: int = 1, estimand: str = "shapley") -> Self:
@@ -91,8 +84,7 @@ class GaussianProcess(PairSampler):
     @property
     def weights_by_size(self) -> Float[np.ndarray, " Z"]:
         """Coalitions of each size the same."""
-        size_z = np.arange(1, self.n_players // 2 + 1)
-        return np.where(2 * size_z == self.n_players, 0.5, 1.0)
+        return alike_weights(self.n_players)
 
     def update(self, state: Sample, masks_cp: MaskCP, values_ck: ValueCK) -> Sample:
         """Return the state that holds these coalitions and their values.

@@ -24,10 +24,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgpa_jax.errors import unknown_name
 from sgpa_jax.estimators.base import Attribution
 from sgpa_jax.estimators.covariances import from_covariances
-from sgpa_jax.estimators.sampling import Pairs, PairSampler, Sample, pair_population, pairs_of, strata_of
+from sgpa_jax.estimators.sampling import (
+    Pairs,
+    Sample,
+    ShapleyOrBanzhaf,
+    alike_weights,
+    pair_population,
+    pairs_of,
+    strata_of,
+)
 from sgpa_jax.estimators.spectrum import Spectrum, refit
 from sgpa_jax.estimators.trees import grow_forest, spectrum_of
 
@@ -41,18 +48,11 @@ _PAIRS_TO_TRUST = 10
 
 
 @dataclass(frozen=True)
-class TreeProxy(PairSampler):
+class TreeProxy(ShapleyOrBanzhaf):
     """Shapley or Banzhaf values by boosted trees of `depth` levels, their spectrum and an unbiased correction."""
 
-    estimand: str = "shapley"
     depth: int = 4
-    estimands: ClassVar[tuple[str, ...]] = ("shapley", "banzhaf")
     name: ClassVar[str] = "proxy"
-
-    def __post_init__(self) -> None:
-        """Refuse what is no estimand."""
-        if self.estimand not in self.estimands:
-            raise unknown_name("estimand", self.estimand, self.estimands)
 
     @classmethod
     def for_budget(cls, n_players: int, budget: int, *, n_outputs: int = 1, estimand: str = "shapley") -> Self:
@@ -67,9 +67,8 @@ class TreeProxy(PairSampler):
     @property
     def weights_by_size(self) -> Float[np.ndarray, " Z"]:
         """Sizes the same for Shapley's values; as many as there are for Banzhaf's."""
-        size_z = np.arange(1, self.n_players // 2 + 1)
         if self.estimand == "shapley":
-            return np.where(2 * size_z == self.n_players, 0.5, 1.0)
+            return alike_weights(self.n_players)
         return pair_population(self.n_players) * 2.0**-self.n_players
 
     def estimate(self, state: Sample) -> Attribution:

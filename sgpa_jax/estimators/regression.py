@@ -25,6 +25,7 @@ from sgpa_jax.estimators.sampling import (
     PairSampler,
     Sample,
     Strata,
+    alike_weights,
     degrees_of_freedom,
     pair_population,
     pairs_of,
@@ -72,8 +73,7 @@ class LeverageShap(KernelShap):
     @property
     def weights_by_size(self) -> Float[np.ndarray, " Z"]:
         """What all pairs of a size add to the rank of the regression: coalitions of each size the same."""
-        size_z = np.arange(1, self.n_players // 2 + 1)
-        return np.where(2 * size_z == self.n_players, 0.5, 1.0)
+        return alike_weights(self.n_players)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Axes: `Z` sizes, `M` pairs, `C` = 2 + 2M coalitions, `P` players, `K` outputs.
 
 import heapq
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from sgpa_jax.errors import unknown_name
 from sgpa_jax.estimators.base import too_small
 from sgpa_jax.estimators.subsets import nth_subsets
 from sgpa_jax.typing import MaskCP, PRNGKeyArray, ValueCK
@@ -48,7 +50,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PairSampler:
+class PairSampler(ABC):
     """`n_pairs` pairs, or all there are, shared among the sizes in proportion to `weights_by_size`; propose once.
 
     `update` takes any sample of pairs in the layout of `draw_pairs` whose pairs of one size are a uniform draw.
@@ -80,9 +82,9 @@ class PairSampler:
         return allocate(self.n_players, self.n_pairs, self.weights_by_size)
 
     @property
+    @abstractmethod
     def weights_by_size(self) -> Float[np.ndarray, " Z"]:
         """What each size's number of pairs is in proportion to."""
-        raise NotImplementedError
 
     def init(self, key: PRNGKeyArray) -> Sample:
         """Return the state before evaluation."""
@@ -97,6 +99,30 @@ class PairSampler:
     def update(self, state: Sample, masks_cp: MaskCP, values_ck: ValueCK) -> Sample:
         """Return the state that holds these coalitions and their values."""
         return Sample(state.key, jnp.asarray(masks_cp), jnp.asarray(values_ck))
+
+
+@dataclass(frozen=True)
+class ShapleyOrBanzhaf(PairSampler):
+    """A sampler of pairs that finds either Shapley or Banzhaf values.
+
+    Raises:
+        UsageError: an unknown estimand.
+    """
+
+    estimand: str = "shapley"
+    estimands: ClassVar[tuple[str, ...]] = ("shapley", "banzhaf")
+
+    def __post_init__(self) -> None:
+        """Refuse what is no estimand."""
+        if self.estimand not in self.estimands:
+            raise unknown_name("estimand", self.estimand, self.estimands)
+
+
+def alike_weights(n_players: int) -> Float[np.ndarray, " Z"]:
+    """Return weights by which coalitions of each size are drawn as often: leverage scores, up to a factor."""
+    size_z = np.arange(1, n_players // 2 + 1)
+    # Of the middle size a pair holds two.
+    return np.where(2 * size_z == n_players, 0.5, 1.0)
 
 
 def pair_population(n_players: int) -> Float[np.ndarray, " Z"]:

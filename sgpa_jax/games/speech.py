@@ -27,8 +27,8 @@ ABSENCES = (*HEARD_ABSENCES, *TOKEN_ABSENCES)
 
 VALUES = ("logprob", "mean_logprob")
 
-COALITIONS_AT_ONCE = 4096
-"""Coalitions planned as one trie: more share little more, and the values of this many are kept for a moment."""
+COALITIONS_AT_ONCE, TOKENS_AT_ONCE = 4096, 2**20
+"""Coalitions planned as one trie, and tokens of all of them: more share little more, and a plan takes host memory."""
 
 
 def speech_game(
@@ -79,7 +79,8 @@ def speech_game(
         def log_probs(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
             return evaluate_coalitions(model.decoder, passage, masks_cp, mesh=model.mesh)
 
-        options: dict[str, Any] = {"microbatch": microbatch or COALITIONS_AT_ONCE}
+        at_once = max(1, min(COALITIONS_AT_ONCE, TOKENS_AT_ONCE // len(passage.owner_t)))
+        options: dict[str, Any] = {"microbatch": microbatch or at_once}
     else:
         engine = waveform_engine(model, inputs, players, absence=absence, text_absence=text_absence)
 

@@ -116,3 +116,12 @@ def test_all_files_or_none(
     result = sgpa("explain", wav, "--transcript", "lamp red", "--out", tmp_path / "out")
     assert result.exit_code == {KeyboardInterrupt: 130, ZeroDivisionError: 1}[error]
     assert [path.name for path in tmp_path.iterdir()] == ["tone.wav"]
+
+
+def test_the_papers_budget_by_name(sgpa: Run):
+    told = json.loads(
+        sgpa("explain", "--demo", "--estimator", "neyman", "--budget", "paper", "--dry-run", "--json").stdout
+    )
+    assert told["players"] == 9 and told["estimator"] == "neyman" and told["coalitions"] <= 3 * 9**2 + 2
+    result = sgpa("explain", "--demo", "--budget", "papers")
+    assert result.exit_code == 2 and "expected a number of coalitions, or paper" in result.stderr
