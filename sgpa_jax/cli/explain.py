@@ -11,6 +11,7 @@ from sgpa_jax.cli.inputs import read_transcript, shipped_demo
 from sgpa_jax.cli.options import (
     TRANSCRIPT_HELP,
     Aligner,
+    Budget,
     Channel,
     Estimand,
     EstimatorName,
@@ -78,9 +79,7 @@ def explain(
     estimand: Estimand = "shapley",
     groups: Groups = None,
     estimator: EstimatorName = "auto",
-    budget: Annotated[
-        str, typer.Option(metavar="N|paper", help="Coalitions that may be evaluated; paper: the 3 P² of SGPA's paper.")
-    ] = "4096",
+    budget: Budget = "4096",
     tolerance: Annotated[
         str | None,
         typer.Option(metavar="X|top:N", help="Stop once standard errors are at most X, or the N largest are in order."),
@@ -152,7 +151,7 @@ def explain(
         "estimand": estimand,
         "groups": groups,
         "estimator": estimator,
-        "budget": int(budget) if budget.isascii() and budget.isdigit() else budget,
+        "budget": budget,
         "rules": rules,
         "unspellable": unspellable,
         "long": long,

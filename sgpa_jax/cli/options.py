@@ -22,6 +22,23 @@ EstimatorName = Annotated[
         "gaussian or proxy.",
     ),
 ]
+
+
+def parse_budget(text: str) -> int | str:
+    """Read a number of coalitions, or the word `paper`."""
+    if text != "paper" and not (text.isascii() and text.isdigit() and int(text)):
+        raise typer.BadParameter(f"{text!r} is neither a number of coalitions nor paper")
+    return text if text == "paper" else int(text)
+
+
+Budget = Annotated[
+    str,
+    typer.Option(
+        metavar="N|paper",
+        parser=parse_budget,
+        help="Coalitions that may be evaluated; paper: the 3 P² of SGPA's paper.",
+    ),
+]
 Interactions = Annotated[
     str | None,
     typer.Option(

@@ -124,4 +124,4 @@ def test_the_papers_budget_by_name(sgpa: Run):
     )
     assert told["players"] == 9 and told["estimator"] == "neyman" and told["coalitions"] <= 3 * 9**2 + 2
     result = sgpa("explain", "--demo", "--budget", "papers")
-    assert result.exit_code == 2 and "expected a number of coalitions, or paper" in result.stderr
+    assert result.exit_code == 2 and "is neither a number of coalitions nor paper" in result.stderr
