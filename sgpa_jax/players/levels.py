@@ -13,7 +13,7 @@ HOP_S = 0.01
 FLOOR_DB = -120.0
 """Digital silence, in dB relative to full scale."""
 
-ABOVE_FLOOR_DB = 12.0
+ABOVE_FLOOR_DB = 8.0
 """What is active is this much louder than the 10th percentile of the frames …"""
 
 BELOW_PEAK_DB = 40.0

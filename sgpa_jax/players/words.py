@@ -23,8 +23,8 @@ SHORTEST_S = 0.15
 GUARD_S = 0.03
 """Kept free around words, because word edges are not perfect."""
 
-MERGE_S = 0.08
-"""Stretches with a shorter gap between them are one."""
+MERGE_S = 0.2
+"""Stretches with a shorter gap between them are one: ticks, steps, knocking."""
 
 STEP_DB = 6.0
 """What follows a word directly and falls by this much without rising by it is the word's own decay, not a sound."""
