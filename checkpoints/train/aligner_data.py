@@ -88,6 +88,12 @@ def test_utterances(sentences: Sentences, seed: int, name: str, n: int) -> list[
     return [augment(utterance, rng, condition=condition) for utterance in utterances]
 
 
+def training_utterances(sentences: Sentences, seed: int, n: int) -> list[Utterance]:
+    """Return `n` utterances of training voices, every second one in a voice of Flite."""
+    rng = np.random.default_rng([seed, _TEST_STREAM])
+    return [_speak(sentences, rng, _FLITE_VOICES if number % 2 else TRAIN_VOICES) for number in range(n)]
+
+
 def example(utterance: Utterance) -> Example:
     """Turn an utterance into what the network is trained on."""
     n_samples = len(utterance.wave_s)

@@ -3,8 +3,9 @@
 from sgpa_jax.align.aligner import EMISSIONS, RULES, align, align_batch
 from sgpa_jax.align.alignment import AcousticModel, Alignment, Emissions, Word
 from sgpa_jax.align.formats import FORMATS, check_format, format_alignment, write_alignment
-from sgpa_jax.align.given import read_alignment
+from sgpa_jax.align.given import read_alignment, read_tiers
 from sgpa_jax.align.greedy import greedy_transcript, transcribe
+from sgpa_jax.align.spectral import loudness_and_change
 from sgpa_jax.align.transcript import UNSPELLABLE
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "check_format",
     "format_alignment",
     "greedy_transcript",
+    "loudness_and_change",
     "read_alignment",
+    "read_tiers",
     "transcribe",
     "write_alignment",
 ]

@@ -96,7 +96,7 @@ def align_batch(
     ]
     kind = _emission(emission, rules, model, heard)
     emissions = [own[kind] for own in heard]
-    topologies = [_topology(text, own, model) for text, own in zip(texts, emissions, strict=True)]
+    topologies = [topology(text, own, model) for text, own in zip(texts, emissions, strict=True)]
     paths = find_paths(emissions, topologies)
     return [
         _alignment(clip, text, path, model=model, rules=rules, kind=kind)
@@ -113,7 +113,8 @@ def _emission(emission: str, rules: str, model: AcousticModel, heard: Sequence[M
     return "phone" if has_phones and rules == "sgpa" else "character"
 
 
-def _topology(text: Transcript, emissions: Emissions, model: AcousticModel) -> Topology:
+def topology(text: Transcript, emissions: Emissions, model: AcousticModel) -> Topology:
+    """Return the paths that spell `text` in `emissions` of `model`."""
     column = columns(emissions)
     if emissions.blank is not None:
         letters = letter_columns(emissions)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sgpa_jax.align.alignment import Alignment, Word
-from sgpa_jax.align.textgrid import parse_textgrid
+from sgpa_jax.align.textgrid import Tier, parse_textgrid
 from sgpa_jax.align.timing import Span, timed_words
 from sgpa_jax.errors import AlignmentError
 
@@ -53,6 +53,15 @@ def read_alignment(path: str | os.PathLike[str], *, duration_s: float) -> Alignm
     except AlignmentError as error:
         raise AlignmentError(f"{path}: {error}") from error
     return replace(alignment, duration_s=duration_s)
+
+
+def read_tiers(path: str | os.PathLike[str]) -> list[Tier]:
+    """Return all interval tiers of the TextGrid at `path`.
+
+    Raises:
+        AlignmentError: the file cannot be read, or is no TextGrid.
+    """
+    return parse_textgrid(_read_text(Path(path)))
 
 
 def _read_text(path: Path) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 _WINDOW_S, _LAG_S, _BAND_HZ = 0.008, 0.004, 300
 _FLOOR = 1e-3
+_LOUDEST_PERCENT, _QUIETEST = 99, 1e-6
 
 
 def loudness_and_change(
@@ -50,3 +51,18 @@ def sharpness(wave_s: Float[np.ndarray, "S"], rate_hz: int, *, hop: int) -> Floa
     level_fn = np.log(magnitude_fn[:, : n_bands * width] + _FLOOR * magnitude_fn.max() + np.finfo(float).tiny)
     band_fn = level_fn.reshape(len(level_fn), n_bands, -1).mean(axis=2)
     return np.mean(np.square(band_fn[2 * lag :] - band_fn[: -2 * lag]), axis=1)[: 1 + len(wave_s) // hop]
+
+
+def loudness_step(wave_s: Float[np.ndarray, "S"], rate_hz: int, *, hop: int) -> Float[np.ndarray, "F"]:
+    """Return how much louder it gets at sample `f * hop`: 1 by far louder, -1 by far quieter, 0.76 by 13 dB.
+
+    The power of the 8 ms behind it is compared with that of the 8 ms before. F = 1 + S // hop; the wave is mirrored
+    beyond its ends. What is 60 dB below the loud hundredth counts as silence.
+    """
+    frame = max(2, round(_WINDOW_S * rate_hz))
+    power_s = np.square(np.pad(wave_s.astype(np.float64), frame, mode="reflect"))
+    floor = _QUIETEST * np.percentile(power_s, _LOUDEST_PERCENT) + np.finfo(float).tiny
+    total_s = np.append(0.0, np.cumsum(power_s))
+    at = np.arange(0, len(wave_s) + 1, hop) + frame
+    before_f, after_f = (total_s[at] - total_s[at - frame]) / frame, (total_s[at + frame] - total_s[at]) / frame
+    return np.tanh((np.log(after_f + floor) - np.log(before_f + floor)) / 3)

@@ -65,7 +65,7 @@ def test_a_pause_belongs_to_nobody_and_a_short_gap_is_shared():
     clip = two_tones(0.5)
     long = refined_spans(clip, path_of([(0, 10, 40), (1, 60, 90)], 100))
     assert long[1].start_s - long[0].end_s > 0.15
-    short = refined_spans(clip, path_of([(0, 10, 47), (1, 53, 90)], 100))
+    short = refined_spans(clip, path_of([(0, 10, 49), (1, 51, 90)], 100))
     assert short[0].end_s == short[1].start_s
 
 
