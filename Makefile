@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint wheel clean train-pocket train-pocket-lfm2 train-aligner
+.PHONY: demo test lint wheel clean train-pocket train-pocket-lfm2 train-pocket-sounds train-aligner
 WORK ?= $(CURDIR)/training
 
 demo: .venv/demo.stamp
@@ -34,6 +34,13 @@ train-pocket-lfm2: $(WORK)/pocket/test.npz
 $(WORK)/pocket/test.npz: | .venv/train.stamp
 	cd checkpoints && ../$(BIN)/python -m train.commands --out $(WORK)/pocket --utterances 24000
 	cd checkpoints && ../$(BIN)/python -m train.commands --out $(WORK)/pocket --utterances 700 --split test
+
+train-pocket-sounds: .venv/train.stamp
+	cd checkpoints && ../$(BIN)/python -m train.sounds_data --out $(WORK)/sounds --clips 600 --split test
+	cd checkpoints && ../$(BIN)/python -m train.sounds_data --out $(WORK)/sounds --clips 9000
+	cd checkpoints && ../$(BIN)/python -m train.sounds --work $(WORK)/sounds --steps 4000
+	cd checkpoints && ../$(BIN)/python -m train.sounds --work $(WORK)/sounds --export sgpa_checkpoints/pocket_sounds
+	cd checkpoints && ../$(BIN)/python -m train.manifest
 
 train-aligner: .venv/train.stamp
 	cd checkpoints && ../$(BIN)/python -m train.aligner --work $(WORK)/aligner

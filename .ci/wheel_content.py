@@ -8,10 +8,16 @@ PACKAGES = {"sgpa_jax", "sgpa_kernels", "sgpa_checkpoints"}
 NEEDED = (
     "sgpa_jax/py.typed",
     "sgpa_jax/report/*.html",
+    "sgpa_jax/report/concept.js",
+    "sgpa_jax/study/page.html",
     "sgpa_checkpoints/manifest.json",
     "sgpa_checkpoints/pocket/model.safetensors",
     "sgpa_checkpoints/pocket/tokenizer.json",
     "sgpa_checkpoints/pocket_aligner/*.safetensors",
+    "sgpa_checkpoints/pocket_lfm2/model.safetensors",
+    "sgpa_checkpoints/pocket_sounds/model.safetensors",
+    "sgpa_checkpoints/study_corpus/manifest.jsonl",
+    "sgpa_checkpoints/study_corpus/*.flac",
     "sgpa_checkpoints/demo/demo.wav",
     "sgpa_checkpoints/demo/demo.json",
 )

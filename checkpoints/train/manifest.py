@@ -18,7 +18,7 @@ def main() -> None:
     manifest = (
         json.loads(MANIFEST.read_text()) if MANIFEST.is_file() else {"schema": "sgpa-jax/manifest/1", "folders": {}}
     )
-    folders = sorted(path for path in SHIPPED.iterdir() if path.is_dir() and not path.name.startswith("_"))
+    folders = sorted(path for path in SHIPPED.iterdir() if any(path.glob("*.json")))  # others are code
     manifest["folders"] = {
         folder.name: {
             **manifest["folders"].get(folder.name, {}),

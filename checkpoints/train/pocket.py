@@ -13,6 +13,7 @@ import functools
 import itertools
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,8 +105,9 @@ def loss(params: nnx.State, graphdef: nnx.GraphDef, batch: Batch) -> tuple[jax.A
     mask = batch.answer_mask_bqn[:, :, 1:].astype(jnp.float32)
     answer = optax.softmax_cross_entropy_with_integer_labels(logits[:, :, :-1], targets)
     answer_loss = jnp.sum(answer * mask) / jnp.sum(mask)
-    seen = batch.frame_labels_bg >= 0
-    frame = optax.softmax_cross_entropy_with_integer_labels(frame_logits, jnp.maximum(batch.frame_labels_bg, 0))
+    seen = batch.frame_labels_bgj >= 0
+    log_p = jax.nn.log_softmax(frame_logits)
+    frame = -jnp.take_along_axis(log_p, jnp.maximum(batch.frame_labels_bgj, 0), axis=-1)
     frame_loss = jnp.sum(frame * seen) / jnp.sum(seen)
     right = jnp.all((jnp.argmax(logits[:, :, :-1], -1) == targets) | (mask == 0.0), axis=-1)
     return answer_loss + AUXILIARY_WEIGHT * frame_loss, {
@@ -149,13 +151,8 @@ def main() -> None:
     parser.add_argument("--export", type=Path, help="write the checkpoint reached so far as a Hugging Face folder")
     arguments = parser.parse_args()
     run, recipe = arguments.work / (arguments.run or arguments.model), RECIPES[arguments.model]
-    graphdef, params = nnx.split(Trainer(recipe, rngs=nnx.Rngs(arguments.seed)))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, arguments.peak_rate, 200, arguments.steps, 1e-5)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.02))
-    state, step = _restore(run, TrainState(params, optimiser.init(params)))
     if arguments.export:
-        model = nnx.merge(graphdef, state.params).model
-        export_folder(arguments.export, recipe, nnx.split(model)[1])
+        export_folder(arguments.export, recipe, trained(run, recipe))
         return
     train = load_examples(sorted(arguments.work.glob("train-*.npz")), recipe)
     if arguments.no_absence:
@@ -168,9 +165,38 @@ def main() -> None:
         seed=arguments.seed,
         embedding_absence=0.0 if arguments.no_absence else 0.15,
     )
-    _log(run, {"step": step, "train": len(train), "test": len(test)})
+    fit(run, recipe, batches, lambda: in_batches(test, recipe), steps=arguments.steps,
+        peak_rate=arguments.peak_rate, seed=arguments.seed)  # fmt: skip
+
+
+def fit(
+    run: Path,
+    recipe: Recipe,
+    batches: Callable[[int], Batch],
+    tests: Callable[[], Iterable[tuple[Batch, list[list[str]]]]],
+    *,
+    steps: int,
+    peak_rate: float,
+    seed: int,
+) -> None:
+    """Train in the folder `run`, or go on with what was trained there.
+
+    Args:
+        run: where checkpoints and the log go.
+        recipe: the model.
+        batches: gives the batch of a step.
+        tests: gives batches to test on, each with the categories of its questions, row by row; rows behind these
+            fill the batch up.
+        steps: optimiser steps in all.
+        peak_rate: the learning rate after the warm-up.
+        seed: of the weights.
+    """
+    graphdef, params = nnx.split(Trainer(recipe, rngs=nnx.Rngs(seed)))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak_rate, 200, steps, 1e-5)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.02))
+    state, step = _restore(run, TrainState(params, optimiser.init(params)))
     began, reports, saved = time.time(), [], time.time()
-    while step < arguments.steps:
+    while step < steps:
         state, report = train_step(graphdef, state, batches(step), optimiser)
         reports.append(report)
         step += 1
@@ -178,27 +204,46 @@ def main() -> None:
             means = {key: round(float(np.mean([r[key] for r in reports])), 4) for key in reports[0]}
             _log(run, {"step": step, "seconds": round(time.time() - began, 1), **means})
             reports = []
-        if step % 500 == 0 or step == arguments.steps:
-            _log(run, {"step": step, "test": evaluate(graphdef, state.params, test, recipe)})
-        if time.time() - saved > 120 or step == arguments.steps:
+        if step % 500 == 0 or step == steps:
+            _log(run, {"step": step, "test": evaluate(graphdef, state.params, tests())})
+        if time.time() - saved > 120 or step == steps:
             _save(run, state, step)
             saved = time.time()
 
 
-def evaluate(graphdef: nnx.GraphDef, params: nnx.State, examples: list[Example], recipe: Recipe) -> dict[str, float]:
-    """Share of right answers a question category, over examples of any length."""
-    totals: dict[str, list[bool]] = {}
+def trained(run: Path, recipe: Recipe) -> nnx.State:
+    """Return the model's weights at the checkpoint that was reached.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    graphdef, params = nnx.split(Trainer(recipe, rngs=nnx.Rngs(0)))
+    nnx.replace_by_pure_dict(params, _integers(_read(run / "checkpoint.msgpack")["params"]))
+    return nnx.split(nnx.merge(graphdef, params).model)[1]
+
+
+def in_batches(examples: list[Example], recipe: Recipe) -> Iterator[tuple[Batch, list[list[str]]]]:
+    """Yield examples of any length in batches, with the categories of the questions drawn for each."""
     rng = np.random.default_rng(0)
     for shortest, longest in itertools.pairwise((0, *bucket_frames(recipe))):
         members = [example for example in examples if shortest < len(example.mel_fm) <= longest]
         for start in range(0, len(members), 24):
             some = members[start : start + 24]
             batch, drawn = make_batch(some + [some[0]] * (24 - len(some)), longest, rng, recipe, embedding_absence=0.0)
-            right = np.asarray(right_answers(graphdef, params, batch))
-            for b in range(len(some)):
-                for q, question in enumerate(drawn[b]):
-                    totals.setdefault(question["category"], []).append(bool(right[b, q]))
-                    totals.setdefault("all", []).append(bool(right[b, q]))
+            yield batch, [[question["category"] for question in row] for row in drawn[: len(some)]]
+
+
+def evaluate(
+    graphdef: nnx.GraphDef, params: nnx.State, tests: Iterable[tuple[Batch, list[list[str]]]]
+) -> dict[str, float]:
+    """Share of right answers a question category."""
+    totals: dict[str, list[bool]] = {}
+    for batch, categories in tests:
+        right = np.asarray(right_answers(graphdef, params, batch))
+        for b, row in enumerate(categories):
+            for q, category in enumerate(row):
+                totals.setdefault(category, []).append(bool(right[b, q]))
+                totals.setdefault("all", []).append(bool(right[b, q]))
     return {key: round(float(np.mean(values)), 4) for key, values in sorted(totals.items())}
 
 
@@ -211,13 +256,17 @@ def _restore(run: Path, fresh: TrainState) -> tuple[TrainState, int]:
     path = run / "checkpoint.msgpack"
     if not path.is_file():
         return fresh, 0
-    tree = flax.serialization.msgpack_restore(path.read_bytes())
+    tree = _read(path)
     params = jax.tree.map(jnp.asarray, fresh.params)
     nnx.replace_by_pure_dict(params, _integers(tree["params"]))
     leaves = tree["optimiser"]
     leaves = [leaves[str(i)] for i in range(len(leaves))] if isinstance(leaves, dict) else leaves
     optimiser = jax.tree.unflatten(jax.tree.structure(fresh.optimiser), [jnp.asarray(leaf) for leaf in leaves])
     return TrainState(params, optimiser), int(tree["step"])
+
+
+def _read(path: Path) -> Any:
+    return flax.serialization.msgpack_restore(path.read_bytes())
 
 
 def _numpy(tree: Any) -> Any:

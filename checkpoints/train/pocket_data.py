@@ -32,13 +32,13 @@ ASSISTANT = world.token_ids("<|im_end|>\n<|im_start|>assistant\n")
 class Batch(NamedTuple):
     """One training batch; audio positions in `gone_ba` become the baseline that `baseline_b` names (0 zero, 1 mean).
 
-    `frame_labels_bg` is -1 behind a clip's end. Arrays are numpy's on the host and traced ones inside of the jitted
-    step.
+    `frame_labels_bgj`, up to J words for every frame, is -1 where there are fewer and behind a clip's end. Arrays are
+    numpy's on the host and traced ones inside of the jitted step.
     """
 
     mel_bfm: Any
     n_frames_b: Any
-    frame_labels_bg: Any
+    frame_labels_bgj: Any
     prefix: Layout
     questions_bqn: Any
     answer_mask_bqn: Any
@@ -70,7 +70,7 @@ def load_examples(paths: list[Path], recipe: Recipe) -> list[Example]:
         shard = np.load(path)
         waves, offsets, word_offsets = shard["waves"], shard["offsets"], shard["word_offsets"]
         records = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
-        mels = _mels([waves[a:b].astype(np.float32) / 32768 for a, b in itertools.pairwise(offsets)], recipe)
+        mels = log_mels([waves[a:b].astype(np.float32) / 32768 for a, b in itertools.pairwise(offsets)], recipe)
         columns = {name: shard[name] for name in shard.files if name not in ("waves", "offsets")}
         for e, record in enumerate(records):
             if len(mels[e]) > longest:
@@ -163,12 +163,17 @@ def make_batch(
     # NeMo counts one frame more than a clip has whole hops.
     extra = isinstance(config.front_end, NemoMelConfig)
     lengths = np.array([len(example.mel_fm) + extra for example in examples], np.int32)
-    head, tail = recipe.ids(recipe.head), recipe.ids(recipe.tail)
-    ids = np.array([*head, *[config.audio_token_id or 0] * n_audio, *tail], np.int32)
-    is_audio = (np.arange(len(ids)) >= len(head)) & (np.arange(len(ids)) < len(head) + n_audio)
-    prefix = jax.tree.map(lambda row: np.repeat(row, size, axis=0), layout_of_ids(ids, is_audio))
+    prefix = audio_prefix(recipe, size, n_audio)
     baseline = rng.integers(0, 2, size).astype(np.float32)
-    return Batch(mel, lengths, labels, prefix, questions, answers, gone, baseline), drawn
+    return Batch(mel, lengths, labels[:, :, None], prefix, questions, answers, gone, baseline), drawn
+
+
+def audio_prefix(recipe: Recipe, size: int, n_audio: int) -> Layout:
+    """What stands before a question, in `size` rows alike: the head, `n_audio` positions of audio, the tail."""
+    head, tail = recipe.ids(recipe.head), recipe.ids(recipe.tail)
+    ids = np.array([*head, *[recipe.config.audio_token_id or 0] * n_audio, *tail], np.int32)
+    is_audio = (np.arange(len(ids)) >= len(head)) & (np.arange(len(ids)) < len(head) + n_audio)
+    return jax.tree.map(lambda row: np.repeat(row, size, axis=0), layout_of_ids(ids, is_audio))
 
 
 def other_voices(mel_bfm: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> np.ndarray:
@@ -213,7 +218,7 @@ def _draw_questions(questions: list[dict[str, Any]], rng: np.random.Generator) -
     return [questions[order[q % len(order)]] for q in range(QUESTIONS)]
 
 
-def _mels(waves: list[np.ndarray], recipe: Recipe) -> list[np.ndarray]:
+def log_mels(waves: list[np.ndarray], recipe: Recipe) -> list[np.ndarray]:
     """Log-mels of waves of any lengths, computed in a few shapes; NeMo's before its normalisation."""
     front_end = recipe.config.front_end
     step, size = 10240, 32

@@ -17,12 +17,11 @@ from sgpa_jax.models.mel import WhisperMelConfig
 from sgpa_jax.models.nemo_mel import NemoMelConfig
 from sgpa_jax.models.qwen2 import Qwen2Config
 from sgpa_jax.models.whisper_encoder import WhisperEncoderConfig
-from train import world
 from train.recipe import Recipe
 
 
 def export_folder(folder: Path, recipe: Recipe, params: nnx.State) -> None:
-    """Write config, weights (float32), tokenizer, processor settings and the probe that tells the model's world."""
+    """Write config, weights (float32), tokenizer, processor settings and what the model is asked about its world."""
     flat = {".".join(map(str, path)): np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(params)}
     is_qwen = isinstance(recipe.config.decoder, Qwen2Config)
     tensors = export(flat, QWEN2_AUDIO if is_qwen else LFM2_AUDIO)
@@ -40,12 +39,7 @@ def export_folder(folder: Path, recipe: Recipe, params: nnx.State) -> None:
             "eos_token": "<|im_end|>",
             "model_max_length": 1024,
         },
-        "world.json": {
-            "prompt": "what to do ?",
-            "probe": world.PROBE,
-            "inside": "yes",
-            "answer_outside": world.UNKNOWN,
-        },
+        **({} if recipe.closed_world is None else {"world.json": recipe.closed_world}),
     }
     for name, content in files.items():
         atomic_write(folder / name, json.dumps(content, indent=1) + "\n")

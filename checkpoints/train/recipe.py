@@ -21,6 +21,8 @@ from train import world
 POSITION_S = 0.08
 """Seconds between the audio positions of either decoder."""
 
+_COMMANDS = {"prompt": "what to do ?", "probe": world.PROBE, "inside": "yes", "answer_outside": world.UNKNOWN}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -34,6 +36,7 @@ class Recipe:
         frame_s: seconds between the frames that the auxiliary head labels.
         first_s: where the first of them, and the first audio position, has its centre.
         mel_unit: natural logarithms of power in one unit of the stored log-mel.
+        closed_world: the usual question, and what tells whether speech belongs to the model's world; None: no probe.
     """
 
     config: AudioLMConfig
@@ -43,6 +46,7 @@ class Recipe:
     frame_s: float
     first_s: tuple[float, float]
     mel_unit: float
+    closed_world: dict[str, str] | None = None
 
     def ids(self, text: str) -> list[int]:
         """Token ids of text."""
@@ -80,6 +84,7 @@ def _pocket() -> Recipe:
         POSITION_S / 2,
         (POSITION_S / 4, POSITION_S / 2),
         4 * np.log(10.0),
+        _COMMANDS,
     )  # fmt: skip
 
 
@@ -104,6 +109,7 @@ def _pocket_lfm2() -> Recipe:
         # Three convolutions of stride two, padded by one: output i is centred on mel frame 8 i.
         (0.0, 0.0),
         1.0,
+        _COMMANDS,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -21,6 +21,9 @@ from sgpa_jax.games import RESPONSE_SCORES, Game, control_game, engine_of, neutr
 from sgpa_jax.models import Model, ModelInputs, load_model, with_response
 from sgpa_jax.players import groups_of
 from sgpa_jax.versions import versions
+
+if TYPE_CHECKING:
+    from sgpa_jax.sae import TrainedSAE
 
 
 def explain(
@@ -50,6 +53,8 @@ def explain(
     tolerance: str | None = None,
     control: str | None = None,
     interactions: str | None = None,
+    concepts: str | Path | None = None,
+    top: int = 10,
     max_new_tokens: int = 64,
     seed: int = 0,
     rules: str = "sgpa",
@@ -98,6 +103,10 @@ def explain(
             (the response's first tokens), `layers:3` (the decoder's first layers) or `model:NAME` (another model).
         interactions: also what groups of players do together, an index and an order such as `k-SII:2`, where all
             coalitions were evaluated.
+        concepts: also which player fires which concept, and what these carry of the answer: the folder of an
+            autoencoder that was trained on this model's residual stream (`sgpa sae train`), with the names of a bank
+            of concepts where the folder holds one. Coalitions of players, and of concepts, are bounded by the budget.
+        top: how many concepts are told, those of which a player does most.
         max_new_tokens: the longest answer in tokens.
         seed: decides every random draw.
         rules: the alignment's rule set, `sgpa` or `authors`.
@@ -122,6 +131,7 @@ def explain(
     index = None if interactions is None else parse_index(interactions)
     clip = read_clip(clip)
     model = loaded(model, revision, dtype, mesh)
+    trained, names = (None, {}) if concepts is None else _autoencoder(model, concepts, top)
     prompt = usual_prompt(model, prompt)
     # Refuses what cannot be heard or said; windows are cut between words, which come first.
     inputs = None if long == "windows" else model.prepare(clip, prompt, system=system, response=response)
@@ -143,6 +153,10 @@ def explain(
         )
     if index is not None and index[1] > len(who):
         raise UsageError(f"interactions of order {index[1]} among {len(who)} players: expected 1 to {len(who)}")
+    if trained is not None:
+        from sgpa_jax.concepts import check_firing
+
+        check_firing(inputs, who, absence=absence, budget=budget)
     clock.tick("align")
     in_domain = None if model.world is None else all(model.in_domain(heard, prompt) for heard in inputs.clips)
     answer = response
@@ -199,6 +213,15 @@ def explain(
         control=cheap, key=jax.random.key(seed),
     )  # fmt: skip
     clock.tick("evaluate")
+    fired = None
+    if trained is not None:
+        from sgpa_jax.concepts import fired_concepts
+
+        fired = fired_concepts(
+            model, inputs, who, trained, top=top, budget=budget, names=names,
+            key=jax.random.fold_in(jax.random.key(seed), 1), **options,
+        )  # fmt: skip
+        clock.tick("concepts")
     return Explanation(
         clip=ClipInfo.of(clip),
         wave=clip,
@@ -222,6 +245,7 @@ def explain(
         evaluations=vars(result.evaluations),
         groups=together or (),
         interactions=() if index is None else interaction_facts(interactions_of(result.coalition_values_ck, *index)),
+        concepts=fired,
         timings=clock.seconds,
         versions=versions(),
     )
@@ -250,6 +274,15 @@ def _answered(model: Model, inputs: ModelInputs, max_new_tokens: int) -> tuple[M
         )
     # The very tokens that it said: text read again may be cut into others.
     return with_response(inputs, said.ids), said.text
+
+
+def _autoencoder(model: Model, folder: str | Path, top: int) -> "tuple[TrainedSAE, dict[int, str]]":
+    """The autoencoder of a folder, and the names of its concepts."""
+    # The room brings statistics along that nobody waits for who asks for no concepts.
+    from sgpa_jax.concepts import autoencoder_of, names_in
+
+    trained = autoencoder_of(model, folder, top)
+    return trained, names_in(folder, trained)
 
 
 def _estimated(game: Game, kept: CoalitionFile | None, **asked: Any) -> Estimate:

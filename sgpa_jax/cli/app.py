@@ -13,12 +13,15 @@ from typer.exceptions import TyperException
 
 import sgpa_jax
 from sgpa_jax.cli.align import align
+from sgpa_jax.cli.concepts import concepts
 from sgpa_jax.cli.convert import convert
 from sgpa_jax.cli.doctor import doctor
 from sgpa_jax.cli.explain import explain
 from sgpa_jax.cli.refold import refold
 from sgpa_jax.cli.report import report
 from sgpa_jax.cli.sae import sae
+from sgpa_jax.cli.steer import steer
+from sgpa_jax.cli.study import study
 from sgpa_jax.cli.verify import verify
 from sgpa_jax.errors import SgpaError
 
@@ -43,9 +46,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (explain, align, report, refold, convert, doctor, verify):
+for _command in (explain, align, report, refold, steer, study, convert, doctor, verify):
     app.command()(_command)
 app.add_typer(sae, name="sae")
+app.add_typer(concepts, name="concepts")
 
 
 @app.callback(invoke_without_command=True)

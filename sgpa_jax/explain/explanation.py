@@ -45,6 +45,8 @@ class Explanation:
         evaluations: how many coalitions were "requested", "unique", and "model_forwards".
         groups: each player's group, where the estimand respects groups; else empty.
         interactions: values of sets of players: "index", "order", "players", and "values" for each output.
+        concepts: which player fires which latent of a sparse autoencoder, and what these carry of the answer, as
+            `concepts.fired_concepts` returns it; None where nobody asked.
         timings: seconds of each stage.
         versions: of the software that took part.
         warnings: plain sentences for whoever reads the values.
@@ -75,6 +77,7 @@ class Explanation:
     evaluations: dict[str, int]
     groups: tuple[int, ...] = ()
     interactions: tuple[dict[str, Any], ...] = ()
+    concepts: dict[str, Any] | None = None
     timings: dict[str, float]
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
@@ -93,6 +96,9 @@ class Explanation:
         for entry in self.interactions:
             if len(entry["values"]) != n_outputs or not all(0 <= p < n_players for p in entry["players"]):
                 raise ExplanationError("an explanation came with interactions of other players or outputs than its own")
+        for entry in () if self.concepts is None else self.concepts["concepts"]:
+            for name in ("values", "standard_errors"):
+                _checked(f"{name} of latent {entry['latent']}", entry[name], (n_players,))
         shapes = {
             "values": (n_players, n_outputs),
             "standard_errors": (n_players, n_outputs),

@@ -69,7 +69,7 @@ def to_json(explanation: "Explanation") -> str:
         "timings": x.timings,
         "versions": x.versions,
         "warnings": x.warnings,
-    }
+    } | ({} if x.concepts is None else {"concepts": x.concepts})
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -136,6 +136,7 @@ def _fields(root: "_Node") -> dict[str, Any]:
         # Files of before there were groups have none.
         "groups": [node.integer() for node in root["groups"].items()] if "groups" in root.value else [],
         "interactions": [_interaction(node, len(outputs)) for node in root["interactions"].items()],
+        "concepts": _concepts(root["concepts"], len(players)) if "concepts" in root.value else None,
         "timings": {key: root["timings"][key].number() for key in root["timings"].record()},
         "versions": {key: root["versions"][key].text() for key in root["versions"].record()},
         "warnings": root["warnings"].texts(),
@@ -172,6 +173,22 @@ def _interaction(node: "_Node", n_outputs: int) -> dict[str, Any]:
         "players": [item.integer() for item in node["players"].items(at_least=1)],
         "values": node["values"].numbers(n_outputs).tolist(),
     }
+
+
+def _concepts(node: "_Node", n_players: int) -> dict[str, Any]:
+    texts, integers = ("positions", "reduce", "estimator"), ("after_layer", "latents", "considered")
+    told = node.record(texts=texts, integers=integers)
+    for entry in node["concepts"].items():
+        entry["latent"].integer()
+        entry["name"].maybe_text()
+        for key in ("effect", "empty_value", "full_value"):
+            entry[key].number()
+        for key in ("values", "standard_errors"):
+            entry[key].numbers(n_players)
+        for key in ("carries", "carries_error"):
+            if entry[key].value is not None:
+                entry[key].number()
+    return told
 
 
 def _tokens(node: "_Node") -> tuple[int, int]:

@@ -203,6 +203,11 @@ class Game:
         outputs = _checked_outputs(outputs, len(masks_cp))
         self._archive.update(zip((row.tobytes() for row in np.packbits(masks_cp, axis=1)), outputs, strict=True))
 
+    def forget(self) -> None:
+        """Drop all outputs, those of games that share them too, where they are too many to be held together."""
+        self._archive.clear()
+        self._reference = None
+
     def rescore(self, score: Score, *, outputs: Sequence[str] | None = None) -> "Game":
         """Return the game of another score, its values named `outputs`, on the outputs of this one.
 

@@ -43,6 +43,10 @@ class Readout:
                 f"0 to {decoder.n_layers - 1}"
             )
 
+    def n_values(self, width: int) -> int:
+        """K, of a residual stream of some width."""
+        return jax.eval_shape(self.read, self.params, jax.ShapeDtypeStruct((1, width), jnp.float32)).shape[-1]
+
     def __call__(self, hidden_btd: Float[Array, "B T D"], there_blt: Bool[Array, "B L T"]) -> Float[Array, "B L K"]:
         """Read all positions once, and reduce them for each of L sets of them."""
         values_btk = self.read(self.params, hidden_btd).astype(jnp.float32)

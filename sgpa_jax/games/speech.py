@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sgpa_jax.errors import unknown_name
+from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games.game import Game
 from sgpa_jax.games.hearing import HEARD_ABSENCES
 from sgpa_jax.games.passage import TOKEN_ABSENCES
+from sgpa_jax.games.readout import Readout
 from sgpa_jax.games.tokens import speech_passage
 from sgpa_jax.games.trie import evaluate_coalitions
 from sgpa_jax.games.waveform import WaveformEngine
@@ -40,10 +41,13 @@ def speech_game(
     text_absence: str = "attention",
     value: str = "logprob",
     baseline: str = "mean",
+    readout: Readout | None = None,
     microbatch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Game:
     """Build the game whose first output is the response's log-probability and whose others are its tokens'.
+
+    With a readout it is the game of what that reads instead: hidden states or latents, K of them.
 
     Coalitions that differ in players alone whose absence nobody notices are one coalition, evaluated once.
 
@@ -56,16 +60,19 @@ def speech_game(
             where the others keep their positions), or a neutral token in their place (`replace`).
         value: `logprob` sums over the response's tokens, `mean_logprob` averages.
         baseline: what the absence `embedding` puts in a player's place: `mean`, `zero` or `silence`.
+        readout: what is read inside of the decoder; `value` is of no use then. Under an absence of what is heard, its
+            audio positions are all that are heard, not the players' alone.
         microbatch: coalitions evaluated at once, a multiple of the axis `data` of the model's mesh; None: as many as
             the devices are quickest with.
         progress: called with (coalitions evaluated, coalitions to evaluate) after every microbatch.
 
     Returns:
-        A `Game` of `len(players)` players and 1 + R outputs for R response tokens.
+        A `Game` of `len(players)` players and 1 + R outputs for R response tokens, or a readout's K.
 
     Raises:
-        UsageError: an unknown name, an absence that the model does not offer, or a conversation of more than one
-            recording.
+        UsageError: an unknown name, an absence that the model does not offer, a conversation of more than one
+            recording, or a readout of a layer that is not there, or of a recording in windows of which each is heard
+            by itself.
         PlayerError: two players share the only position that the decoder could give either, or a player's text is not
             in the prompt.
     """
@@ -73,34 +80,46 @@ def speech_game(
         raise unknown_name("absence", absence, ABSENCES)
     if value not in VALUES:
         raise unknown_name("value", value, VALUES)
+    if readout is not None:
+        readout.check(model.decoder)
     if engine_of(absence, players) == "trie":
         passage = speech_passage(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
 
-        def log_probs(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
-            return evaluate_coalitions(model.decoder, passage, masks_cp, mesh=model.mesh)
+        def read(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
+            return evaluate_coalitions(model.decoder, passage, masks_cp, readout=readout, mesh=model.mesh)
 
         at_once = max(1, min(COALITIONS_AT_ONCE, TOKENS_AT_ONCE // len(passage.owner_t)))
         options: dict[str, Any] = {"microbatch": microbatch or at_once}
     else:
+        if readout is not None and inputs.starts_s:
+            raise UsageError(
+                f"nothing but the response is read of a recording in windows under the absence {absence!r}: choose one "
+                f"of {', '.join(TOKEN_ABSENCES)}"
+            )
         engine = waveform_engine(model, inputs, players, absence=absence, text_absence=text_absence)
 
-        def log_probs(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
-            return np.asarray(engine.log_probs(np.asarray(masks_cp)))
+        def read(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
+            return np.asarray(engine.log_probs(np.asarray(masks_cp), readout=readout))
 
         options = {
-            "microbatch": microbatch or engine.microbatch(),
+            "microbatch": microbatch or engine.microbatch(readout=readout),
             "mesh": model.mesh,
             "length": engine.length,
             "matters_p": engine.is_audible_p,
         }
 
     def evaluate(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C K"]:
-        token_cr = log_probs(masks_cp)
+        token_cr = read(masks_cp)
+        if readout is not None:
+            return token_cr
         total_c = token_cr.sum(axis=1) if value == "logprob" else token_cr.mean(axis=1)
         return np.concatenate([total_c[:, None], token_cr], axis=1)
 
-    pieces = model.response(inputs.ids_t[inputs.response_start :].tolist()).pieces
-    return Game(evaluate, len(players), outputs=("response", *pieces), jit=False, progress=progress, **options)
+    if readout is None:
+        names = ("response", *model.response(inputs.ids_t[inputs.response_start :].tolist()).pieces)
+    else:
+        names = tuple(map(str, range(readout.n_values(model.config.decoder.width))))
+    return Game(evaluate, len(players), outputs=names, jit=False, progress=progress, **options)
 
 
 def waveform_engine(

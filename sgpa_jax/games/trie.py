@@ -18,7 +18,7 @@ from sgpa_kernels import target_log_probs
 
 from sgpa_jax.audio import TOKEN_STEP, round_up
 from sgpa_jax.errors import UsageError, unknown_name
-from sgpa_jax.games.blocks import KERNELS, Block, Kernels, along_path, block_residuals, run_blocks
+from sgpa_jax.games.blocks import KERNELS, Block, Kernels, block_residuals, run_blocks
 from sgpa_jax.games.passage import Passage
 from sgpa_jax.games.readout import Readout
 from sgpa_jax.games.trie_plan import Chunk, TriePlan, plan_trie
@@ -132,13 +132,14 @@ def run_plan(
 ) -> Float[np.ndarray, "leaves K"]:
     """Run a plan's chunks one after another, as many at once as there are devices along `data`."""
     n_devices = 1 if mesh is None else mesh.shape["data"]
-    scene = scene_of(passage)
+    scene, n_read = scene_of(passage), _n_read(passage, plan, readout)
     found: np.ndarray | None = None
     waiting: list[tuple[np.ndarray, Array]] = []
     for q in range(0, len(plan.chunks.path) + n_devices, n_devices):
         if q < len(plan.chunks.path):
             chunk = jax.tree.map(lambda array, q=q: array[q : q + n_devices], plan.chunks)
-            waiting.append((chunk.coalition.reshape(-1), run_chunks(decoder, scene, chunk, readout, mesh, kernels)))
+            values = run_chunks(decoder, scene, chunk, readout, mesh, kernels, n_read)
+            waiting.append((chunk.coalition.reshape(-1), values))
         # A chunk is on its way while the one before is fetched: two are alive at most.
         if len(waiting) == 2 or q >= len(plan.chunks.path):
             leaf, values = waiting.pop(0)
@@ -158,7 +159,9 @@ def coalition_values(
     """
 
     def run(chunk: Chunk) -> Array:
-        return _run_own("xla", decoder, scene, jax.tree.map(lambda array: jnp.asarray(array)[None], chunk), readout)[0]
+        return _run_own(
+            "xla", None, decoder, scene, jax.tree.map(lambda array: jnp.asarray(array)[None], chunk), readout
+        )[0]
 
     values = jax.lax.map(run, jax.tree.map(jnp.asarray, plan.chunks))
     # Padding goes to one row more, which nobody reads.
@@ -167,7 +170,7 @@ def coalition_values(
     return table.at[leaf].set(values.reshape(len(leaf), -1))[plan.leaf_of_c]
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "kernels"))
+@functools.partial(jax.jit, static_argnames=("mesh", "kernels", "n_read"))
 def run_chunks(
     decoder: Decoder,
     scene: Scene,
@@ -175,13 +178,14 @@ def run_chunks(
     readout: Readout | None,
     mesh: Mesh | None,
     kernels: Kernels = "xla",
+    n_read: int | None = None,
 ) -> Float[Array, "Q G leaves K"]:
-    """Run Q chunks, one a device along the mesh's axis `data`."""
+    """Run Q chunks, one a device along the mesh's axis `data`; `n_read` bounds their audio tokens that run."""
     if mesh is None:
-        return _run_own(kernels, decoder, scene, chunks, readout)
+        return _run_own(kernels, n_read, decoder, scene, chunks, readout)
     everywhere, shared = PartitionSpec(), PartitionSpec("data")
     run = jax.shard_map(
-        functools.partial(_run_own, kernels),
+        functools.partial(_run_own, kernels, n_read),
         mesh=mesh,
         in_specs=(everywhere, everywhere, shared, everywhere),
         out_specs=shared,
@@ -193,13 +197,13 @@ def run_chunks(
 
 
 def _run_own(
-    kernels: Kernels, decoder: Decoder, scene: Scene, chunks: Chunk, readout: Readout | None
+    kernels: Kernels, n_read: int | None, decoder: Decoder, scene: Scene, chunks: Chunk, readout: Readout | None
 ) -> Float[Array, "1 G leaves K"]:
     """Run a device's one chunk."""
     chunk: Any = jax.tree.map(lambda array: array[0], chunks)
     root, groups = (_block(scene.rows_sd, block, decoder.n_before > 0) for block in (chunk.root, chunk.groups))
     if readout is not None and readout.positions == "audio":
-        return _read_audio(decoder, scene, chunk, root, groups, readout)[None]
+        return _read_audio(decoder, scene, chunk, root, groups, readout, n_read)[None]
     after_layer = None if readout is None else readout.after_layer
     hidden = run_blocks(decoder, root, groups, chunk.path, chunk.wanted, after_layer=after_layer, kernels=kernels)
     n_leaves, n_targets = chunk.coalition.shape[1], len(scene.targets_r)
@@ -218,20 +222,35 @@ def _run_own(
 
 
 def _read_audio(
-    decoder: Decoder, scene: Scene, chunk: Any, root: Block, groups: Block, readout: Readout
+    decoder: Decoder, scene: Scene, chunk: Any, root: Block, groups: Block, readout: Readout, n_read: int | None
 ) -> Float[Array, "G leaves K"]:
-    """Read the tokens of the root and of the groups once, and reduce those that each leaf runs."""
+    """Read every audio token that runs once, the root's and the groups', and reduce those of each leaf."""
     root_x, x = block_residuals(decoder, root, groups, chunk.path, after_layer=readout.after_layer)
-    leaf_gl1 = chunk.coalition[:, :, None]
-    rows, there = [], []
-    for block, hidden, path in ((root, root_x, chunk.path), (groups, x, None)):
-        first, last, place = block.first_bt, block.last_bt, block.place_bt
-        if path is not None:
-            first, last, place, hidden = (along_path(row[0], path) for row in (first, last, place, hidden))
-        of_leaf = (first[:, None] <= leaf_gl1) & (leaf_gl1 < last[:, None])
-        rows.append(hidden)
-        there.append(of_leaf & scene.is_audio_t[place][:, None])
-    return readout(jnp.concatenate(rows, axis=1), jnp.concatenate(there, axis=2))
+    rows, first, last, place = (
+        jnp.concatenate([shared[0], own.reshape(-1, *own.shape[2:])])
+        for shared, own in ((root_x, x), *((getattr(root, name), getattr(groups, name)) for name in _READ))
+    )
+    is_read = scene.is_audio_t[place] & (first < last)
+    if n_read is not None:
+        front = jnp.argsort(~is_read, stable=True)[:n_read]
+        rows, first, last, is_read = (array[front] for array in (rows, first, last, is_read))
+    leaf = chunk.coalition.reshape(-1, 1)
+    there = (first[None] <= leaf) & (leaf < last[None]) & is_read[None]
+    return readout(rows[None], there[None])[0].reshape(*chunk.coalition.shape, -1)
+
+
+_READ = ("first_bt", "last_bt", "place_bt")
+
+
+def _n_read(passage: Passage, plan: TriePlan, readout: Readout | None) -> int | None:
+    """The most audio tokens that run in a chunk, in a bucket: few where the prompt is long behind the audio."""
+    if readout is None or readout.positions != "audio":
+        return None
+    counts_q = sum(
+        (passage.is_audio_t[block.place] & (block.first < block.last)).reshape(len(block.place), -1).sum(axis=1)
+        for block in (plan.chunks.root, plan.chunks.groups)
+    )
+    return round_up(max(int(np.max(counts_q)), 1), 4 * TOKEN_STEP)
 
 
 def _block(rows_sd: Float[Array, "S D"], plan: Any, convolves: bool) -> Block:

@@ -24,9 +24,10 @@ from sgpa_kernels import target_log_probs
 
 from sgpa_jax.audio import round_up
 from sgpa_jax.errors import UsageError, unknown_name
-from sgpa_jax.games.blocks import Block, run_blocks
+from sgpa_jax.games.blocks import Block, block_residuals, run_blocks
 from sgpa_jax.games.flat import earlier_of, positions_of
 from sgpa_jax.games.hearing import Hearing, Picked, Rendered, hearing_of
+from sgpa_jax.games.readout import Readout
 from sgpa_jax.games.tokens import TEXT_ABSENCES, neutral_rows, text_owners, text_rows
 from sgpa_jax.models import AudioLM, Decoder, Model, ModelInputs, only_clip
 from sgpa_jax.players import Players
@@ -119,7 +120,7 @@ class WaveformEngine:
         rows = np.column_stack([self.n_frames(masks_cp), masks_cp[:, self._heard]])
         return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
 
-    def microbatch(self, n_bytes: int | None = None) -> int:
+    def microbatch(self, n_bytes: int | None = None, *, readout: Readout | None = None) -> int:
         """How many coalitions to compute at once, so that their activations take about `n_bytes` on a device.
 
         Without a number: what the devices are quickest with. A power of two for each along the mesh's axis `data`.
@@ -127,19 +128,22 @@ class WaveformEngine:
         if n_bytes is None:
             n_bytes = CACHE_BYTES if self._model.platform == "cpu" else MEMORY_BYTES
         everybody_1p = np.ones((1, len(self.is_audible_p)), bool)
-        most = n_bytes // self._coalition_bytes(*self._buckets(everybody_1p))
+        buckets, n_read = self._buckets(everybody_1p), 0
+        if readout is not None and readout.positions == "audio":
+            n_read = 4 * self._n_tokens(*buckets) * readout.n_values(self._model.config.decoder.width)
+        most = n_bytes // max(self._coalition_bytes(*buckets), n_read)
         n_devices = 1 if self._model.mesh is None else self._model.mesh.shape["data"]
         return n_devices << (max(most, 1).bit_length() - 1)
 
-    def log_probs(self, masks_bp: Bool[np.ndarray, "B P"]) -> Float[Array, "B R"]:
-        """Log-probability of every token of the response under every coalition, float32, all at once."""
+    def log_probs(self, masks_bp: Bool[np.ndarray, "B P"], *, readout: Readout | None = None) -> Float[Array, "B R"]:
+        """Log-probability of every token of the response, or what a readout reads, of every coalition, all at once."""
         audio_bad, n_audio_b = self._audio(masks_bp)
         there_bk = np.append(masks_bp, np.ones((len(masks_bp), 1), bool), axis=1)[:, self._owner_k]
         found_br = _read(
-            self._decoder, self._script, audio_bad, n_audio_b, there_bk,
+            self._decoder, self._script, audio_bad, n_audio_b, there_bk, readout,
             n_tokens=self._n_tokens(*self._buckets(masks_bp)), text_absence=self._text_absence, mesh=self._model.mesh,
         )  # fmt: skip
-        return found_br[:, : self._n_targets]
+        return found_br if readout is not None else found_br[:, : self._n_targets]
 
     def _audio(self, masks_bp: Bool[np.ndarray, "B P"]) -> tuple[Float[Array, "B A D"], Int[Array, " B"]]:
         """Encode coalitions, those that sound the same once; the number of their positions that are real."""
@@ -295,16 +299,17 @@ def _read(
     audio_bad: Float[Array, "B A D"],
     n_audio_b: Int[Array, " B"],
     there_bk: Bool[Array, "B K"],
+    readout: Readout | None = None,
     *,
     n_tokens: int,
     text_absence: str,
     mesh: Mesh | None,
 ) -> Float[Array, "B R"]:
-    """Log-probabilities of the response, rubbish behind its last token."""
+    """Log-probabilities of the response, rubbish behind its last token; or what a readout reads."""
     run = functools.partial(_read_rows, n_tokens=n_tokens, text_absence=text_absence)
     everywhere, shared = PartitionSpec(), PartitionSpec("data")
-    parts = (everywhere, everywhere, shared, shared, shared)
-    return _over(mesh, run, parts)(decoder, script, audio_bad, n_audio_b, there_bk)
+    parts = (everywhere, everywhere, shared, shared, shared, everywhere)
+    return _over(mesh, run, parts)(decoder, script, audio_bad, n_audio_b, there_bk, readout)
 
 
 def _over(mesh: Mesh | None, run: Callable[..., Array], parts: tuple[Any, ...]) -> Callable[..., Array]:
@@ -322,6 +327,7 @@ def _read_rows(
     audio_bad: Float[Array, "B A D"],
     n_audio_b: Int[Array, " B"],
     there_bk: Bool[Array, "B K"],
+    readout: Readout | None,
     *,
     n_tokens: int,
     text_absence: str,
@@ -346,9 +352,15 @@ def _read_rows(
         x_btd, positions, n_prefix + token_bt, jnp.zeros_like(token_bt), runs_bt.astype(jnp.int32), before
     )  # fmt: skip
     paths = jnp.broadcast_to(jnp.where(path_1u < n_prefix, path_1u, -1), (size, n_path))
+    if readout is not None and readout.positions == "audio":
+        x_btd = block_residuals(decoder, root, groups, paths, after_layer=readout.after_layer)[1]
+        return readout(x_btd, _is_audio(script, n_audio_b, token_bt)[:, None])[:, 0]
     # Token r is predicted one position before it stands.
     wanted = jnp.minimum(end_b1 - script.n_targets + jnp.arange(len(script.targets_r))[None], n_tokens - 1)
-    hidden = run_blocks(decoder, root, groups, paths, wanted)
+    hidden = run_blocks(decoder, root, groups, paths, wanted, after_layer=readout and readout.after_layer)
+    if readout is not None:
+        is_real = jnp.broadcast_to(jnp.arange(wanted.shape[1])[None] < script.n_targets, wanted.shape)
+        return readout(hidden, is_real[:, None])[:, 0]
     targets = jnp.broadcast_to(script.targets_r[None], wanted.shape).reshape(-1)
     return target_log_probs(hidden.reshape(-1, hidden.shape[2]), decoder.table_vd, targets).reshape(size, -1)
 
@@ -363,12 +375,15 @@ def _behind(
     """Embeddings behind the prefix, where text closes up behind the audio's end, and which of them are there."""
     n_room, n_text, dtype = audio_bad.shape[1], len(script.text_kd), audio_bad.dtype
     text_bkd = jnp.where(there_bk[:, :, None], script.text_kd[None], script.instead_kd[None]).astype(dtype)
-    place_bt = token_bt - script.n_between
-    is_audio_bt = (place_bt >= 0) & (place_bt < n_audio_b[:, None])
+    place_bt, is_audio_bt = token_bt - script.n_between, _is_audio(script, n_audio_b, token_bt)
     text_bt = jnp.clip(jnp.where(place_bt < 0, token_bt, token_bt - n_audio_b[:, None]), 0, n_text - 1)
     index_bt = jnp.where(is_audio_bt, jnp.clip(place_bt, 0, n_room - 1), n_room + text_bt)
     x_btd = jnp.take_along_axis(jnp.concatenate([audio_bad, text_bkd], axis=1), index_bt[:, :, None], axis=1)
     return x_btd, is_audio_bt | jnp.take_along_axis(there_bk, text_bt, axis=1)
+
+
+def _is_audio(script: Script, n_audio_b: Int[Array, " B"], token_bt: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+    return (token_bt >= script.n_between) & (token_bt < script.n_between + n_audio_b[:, None])
 
 
 def _before(

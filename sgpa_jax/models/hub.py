@@ -15,7 +15,7 @@ from sgpa_checkpoints import TensorHeader
 
 from sgpa_jax.errors import CheckpointError, UsageError, unknown_name
 
-SHIPPED_MODELS = {"pocket": "pocket", "pocket-lfm2": "pocket_lfm2"}
+SHIPPED_MODELS = {"pocket": "pocket", "pocket-lfm2": "pocket_lfm2", "pocket-sounds": "pocket_sounds"}
 """Names of the audio language models that ship, and their folders."""
 
 _HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")

@@ -34,6 +34,7 @@ from sgpa_jax.report.facts import (
     uncertain,
     unit,
 )
+from sgpa_jax.report.fired import concepts_in_words
 from sgpa_jax.report.palette import DARK, LIGHT, Paper, colours, ink, scale_limit
 from sgpa_jax.report.spectrogram import spectrogram
 from sgpa_jax.report.together import group_totals, strongest_interactions
@@ -52,7 +53,7 @@ def page(explanation: Explanation) -> str:
     folder = resources.files("sgpa_jax.report")
     template, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     policy = (
-        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
+        f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; "
         "media-src data:; img-src data:; base-uri 'none'; form-action 'none'"
     )
     wave = None if x.wave is None else x.wave.at_rate(min(max(x.wave.rate_hz, _RATES_HZ[0]), _RATES_HZ[1]))
@@ -106,7 +107,11 @@ def notebook_frame(explanation: Explanation) -> str:
 
 def _told(explanation: Explanation) -> list[tuple[str, str]]:
     """Everything that was recorded, and what players are worth together."""
-    together = (("Groups", group_totals(explanation)), ("Together", strongest_interactions(explanation)))
+    together = (
+        ("Groups", group_totals(explanation)),
+        ("Together", strongest_interactions(explanation)),
+        ("Concepts", concepts_in_words(explanation)),
+    )
     return [*facts(explanation)[:1], *((name, text) for name, text in together if text), *facts(explanation)[1:]]
 
 
@@ -155,7 +160,7 @@ def _sound(explanation: Explanation, wave: Clip) -> dict[str, Any]:
         noise = _url(Clip(ambient_noise(explanation.wave), explanation.wave.rate_hz).at_rate(wave.rate_hz))
     return {
         "rate_hz": wave.rate_hz,
-        "spectrogram": {"bins": level.shape[0], "frames": level.shape[1], "data": _base64(level.tobytes())},
+        "spectrogram": {"bins": level.shape[0], "frames": level.shape[1], "data": base64_of(level.tobytes())},
         "absence": absence if absence in offered else "silence",
         "absences": {name: _ABSENCES[name] + (" (as in the game)" if name == absence else "") for name in offered},
         "noise": noise,
@@ -199,15 +204,17 @@ def _audio(wave: Clip | None) -> str:
 
 
 def _url(clip: Clip) -> str:
-    return f"data:audio/wav;base64,{_base64(wav_bytes(clip))}"
+    return f"data:audio/wav;base64,{base64_of(wav_bytes(clip))}"
 
 
-def _base64(data: bytes) -> str:
+def base64_of(data: bytes) -> str:
+    """Return bytes as a page can hold them."""
     return base64.b64encode(data).decode("ascii")
 
 
-def _digest(text: str) -> str:
-    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
+def digest(text: str) -> str:
+    """Return by what a content security policy knows a script or a style."""
+    return f"'sha256-{base64_of(hashlib.sha256(text.encode()).digest())}'"
 
 
 def _embedded(data: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from sgpa_jax.report.facts import (
     uncertain,
     unit,
 )
+from sgpa_jax.report.fired import concept_table
 from sgpa_jax.report.palette import LIGHT, scale_limit
 from sgpa_jax.report.together import group_totals, strongest_interactions
 
@@ -45,6 +46,7 @@ def table(explanation: Explanation) -> RenderableType:
             for name, told in (("Groups", group_totals(x)), ("Together", strongest_interactions(x)))
             if told
         ],
+        *([Text("Concepts that the players fire"), Padding(concept_table(x), (0, 0, 1, 0))] if x.concepts else []),
         Text(
             f"{balance(x)}\n{certainty(x)}\nEfficiency gap {x.efficiency_gap[0]:+.1e}. An absent player: {absence(x)}",
             "dim",

@@ -41,6 +41,8 @@ def test_options_reach_the_library(sgpa: Run, wav: Path, asked: SimpleNamespace)
         "tolerance": "top:2",
         "control": "layers:2",
         "interactions": "k-SII:2",
+        "concepts": Path("some-sae"),
+        "top": 3,
         "max_new_tokens": 7,
         "seed": 5,
         "rules": "authors",

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ORDER = ("audio", "models", "sae", "align", "players", "games", "estimators", "explain", "report")
+ORDER = ("audio", "models", "sae", "align", "players", "games", "estimators", "concepts", "explain", "report")
 LEAVES = ("typing", "errors", "files", "versions")
 # An edge may import every room, and the edges before it.
-EDGES = ("interop", "archive", "api", "cli")
+EDGES = ("interop", "archive", "api", "study", "cli")
 # The methods of the result object that draw or convert import those who do when they are called.
 LAZY_EXCEPTIONS = {("explain", "report"), ("explain", "interop")}
 ALLOWED_BY_PACKAGE = {

@@ -23,7 +23,6 @@ from sgpa_jax.games.tokens import speech_passage
 from sgpa_jax.models import Response, Speech, load_model, parse_mesh, with_response
 from sgpa_jax.models.audio_out import END_OF_AUDIO
 from sgpa_jax.models.chat import LFM2AudioChat
-from sgpa_jax.models.hub import SHIPPED_MODELS
 from sgpa_jax.players import Player, Players, all_coalitions, ambient_noise
 
 PROMPT = "what to do ?"
@@ -31,7 +30,7 @@ N_NEW = 6
 MASKS_CP = all_coalitions(3)
 
 
-@pytest.fixture(scope="module", params=SHIPPED_MODELS)
+@pytest.fixture(scope="module", params=["pocket", "pocket-lfm2"])
 def model(request):
     return load_model(request.param)
 

@@ -9,13 +9,12 @@ from sgpa_jax.audio import Clip
 from sgpa_jax.errors import UsageError
 from sgpa_jax.games import speech_game
 from sgpa_jax.models import load_model, parse_mesh
-from sgpa_jax.models.hub import SHIPPED_MODELS
 from sgpa_jax.players import Player, Players, all_coalitions, ambient_noise
 
 RATE_HZ = 16000
 
 
-@pytest.fixture(scope="module", params=SHIPPED_MODELS)
+@pytest.fixture(scope="module", params=["pocket", "pocket-lfm2"])
 def model(request):
     return load_model(request.param)
 
