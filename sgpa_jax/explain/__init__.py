@@ -11,9 +11,9 @@ from sgpa_jax.explain.schema import SCHEMA
 from sgpa_jax.explain.source import ClipInfo, Transcript
 
 if TYPE_CHECKING:
-    from sgpa_jax.explain.concentration import Concentration, concentration, entropy, gini, normalise, top_mass
     from sgpa_jax.explain.faithfulness import Erasure, RankCurves, erasure, evidence_hit, rank_curves
     from sgpa_jax.explain.fidelity import Infidelity, Monotonicity, infidelity, monotonicity
+    from sgpa_jax.explain.inequality import Concentration, concentration, entropy, gini, normalise, top_mass
     from sgpa_jax.explain.profile import (
         ProfileComparison,
         area_between,
@@ -75,7 +75,7 @@ __all__ = [
 
 # The measures bring scipy.stats along, which takes most of a second to load.
 _NAMES_BY_HOME = {
-    "sgpa_jax.explain.concentration": ("Concentration", "concentration", "entropy", "gini", "normalise", "top_mass"),
+    "sgpa_jax.explain.inequality": ("Concentration", "concentration", "entropy", "gini", "normalise", "top_mass"),
     "sgpa_jax.explain.faithfulness": ("Erasure", "RankCurves", "erasure", "evidence_hit", "rank_curves"),
     "sgpa_jax.explain.fidelity": ("Infidelity", "Monotonicity", "infidelity", "monotonicity"),
     "sgpa_jax.explain.profile": (

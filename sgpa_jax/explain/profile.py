@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sgpa_jax.errors import UsageError
-from sgpa_jax.explain.concentration import normalise, shares_of
+from sgpa_jax.explain.inequality import normalise, shares_of
 from sgpa_jax.explain.statistics import generator
 from sgpa_jax.typing import PRNGKeyArray
 

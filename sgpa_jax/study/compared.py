@@ -34,9 +34,11 @@ def concentration_table(by_model: Mapping[str, Sequence[Record]], seed: int) -> 
         "Concentration: words beside other cuts",
         "`mean` is of our words, `other_mean` of the other cut, with as many players except for `native`; "
         "all these measures depend on the number of players whatever the values are. `of`: |φ| as it is (identity) or "
-        "min–max normalised, as in the paper's code. Entropy over ln n is the code's, over √n the text's. " + TESTS,
+        "min–max normalised, as in the paper's code. Entropy over ln n is the code's, over √n the text's. "
+        + TESTS
+        + " A family is one model beside one other cut.",
         ("model", "measure", "of", "other", "game", *COLUMNS),
-        tuple(rows_of(pairs, lambda row: row["model"], seed)),
+        tuple(rows_of(pairs, lambda row: (row["model"], row["other"]), seed)),
     )
 
 

@@ -14,7 +14,7 @@ COLUMNS = ("n", "mean", "other_mean", "difference", "low", "high", "d_z", "rank_
            "bonferroni_p", "holm_p")  # fmt: skip
 """Of a paired test: n is the number of pairs, low and high a bootstrap interval of the mean difference (95 %)."""
 
-TESTS = "Tests are paired over items; p values of Wilcoxon's test are corrected within a model's rows of this table."
+TESTS = "Tests are paired over items; p values of Wilcoxon's test are corrected within their family."
 
 _FEWEST = 5
 """Fewer pairs give no test."""

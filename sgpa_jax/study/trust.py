@@ -22,9 +22,11 @@ def faithfulness_table(by_model: Mapping[str, Sequence[Record]], seed: int) -> T
         "Faithfulness against random choices of equal duration",
         "`mean` is of the ranking by value, `other_mean` of 20 random ones, in the judge's unit (nats, or cosine): "
         "low is faithful for the deletion area and sufficiency, high for the insertion area and comprehensiveness. "
-        "Only a judge of another value function or absence is no witness in its own case. " + TESTS,
+        "Only a judge of another value function or absence is no witness in its own case. "
+        + TESTS
+        + " A family is one explanation by one judge.",
         ("model", "explained", "judged by", "measure", *COLUMNS),
-        tuple(rows_of(pairs, lambda row: row["model"], seed)),
+        tuple(rows_of(pairs, lambda row: (row["model"], row["explained"], row["judged by"]), seed)),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sgpa_jax.study.figures import study_figures
+from sgpa_jax.study.paired import Pair, rows_of
 from sgpa_jax.study.summaries import wilson
 from sgpa_jax.study.table import Table, as_json, shown
 
@@ -46,8 +47,21 @@ def test_concentration_compares_cuts_of_equally_many_players(tables: dict[str, T
     assert (fewer["n"], random["n"]) == (11, 10)
     assert random["mean"] == pytest.approx(np.mean([0.5 + 0.01 * number for number in range(1, 11)]))
     assert random["wilcoxon_p"] == pytest.approx(2 / 2**10)
-    assert random["bonferroni_p"] == pytest.approx(2 * random["wilcoxon_p"])  # pyright: ignore
+    assert random["bonferroni_p"] == random["wilcoxon_p"]
     assert row_of(tables["concentration"], other="uniform", **where)["n"] == 0
+
+
+def test_tests_are_corrected_within_their_family():
+    same = {f"item {n}": float(n) for n in range(8)}
+    pairs = [
+        Pair({"of": of}, {item: number + more for item, number in same.items()}, same)
+        for of, more in (("a", 1.0), ("a", 2.0), ("b", 3.0))
+    ]
+    rows = rows_of([*pairs, Pair({"of": "b"}, {"item 0": 1.0}, same)], lambda row: row["of"], seed=0)
+    p = 2 / 2**8
+    assert [row.get("wilcoxon_p") for row in rows] == [p, p, p, None]
+    assert [row.get("bonferroni_p") for row in rows] == [2 * p, 2 * p, p, None]
+    assert [row["n"] for row in rows] == [8, 8, 8, 1]
 
 
 def test_profiles_have_a_permutation_null(tables: dict[str, Table]):

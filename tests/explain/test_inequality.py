@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sgpa_jax.errors import UsageError
-from sgpa_jax.explain.concentration import (
+from sgpa_jax.explain.inequality import (
     ENTROPIES,
     NORMALISERS,
     ROUNDINGS,
