@@ -13,7 +13,6 @@ import argparse
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +124,7 @@ def _of_layer(trained: sae.TrainedSAE, stores: Stores, world: World, sizes: Size
             n_keep=round(KEPT_SHARE * len(scores.latents)), n_permutations=sizes.permutations, seed=seed,
         )  # fmt: skip
         bank, captions = named(bank, world.captions, corpus)
-        kept = np.searchsorted(scores.latents, bank.latents)
-        dev_kept, evaluated_kept = _columns(dev, kept), _columns(evaluated, kept)
+        dev_kept, evaluated_kept = dev.of(bank.latents), evaluated.of(bank.latents)
         bank = concepts.detect(bank, dev_kept, world.judge, key=key_of(seed, 2))
         figures = bank.facts["monosemanticity"]
         rows.append(
@@ -197,12 +195,6 @@ def _quality(trained: sae.TrainedSAE, stores: Stores) -> dict[str, float]:
     rows_nd = [stores.dev.rows(shard, trained.layer) for shard in range(len(stores.dev.rows_in_shard))]
     found = sae.measure(trained.folded, rows_nd)
     return {"fvu": found.fvu, "l0": found.l0, "dead_eval_frac": found.dead_eval_frac}
-
-
-def _columns(scores: concepts.ClipScores, kept: np.ndarray) -> concepts.ClipScores:
-    """Scores of some of the latents."""
-    latents = tuple(scores.latents[m] for m in kept)
-    return replace(scores, mean_nm=scores.mean_nm[:, kept], coverage_nm=scores.coverage_nm[:, kept], latents=latents)
 
 
 def _say(done: str) -> None:

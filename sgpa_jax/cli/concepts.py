@@ -11,7 +11,7 @@ from sgpa_jax.cli.progress import progress_bar
 from sgpa_jax.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from sgpa_jax.concepts import AudioEmbedder, Captioner, ClipScores, ConceptBank, Namer
+    from sgpa_jax.concepts import AudioEmbedder, Captioner, ClipScores, Namer
     from sgpa_jax.sae import ActivationStore, TrainedSAE
 
 PROTOCOLS = ("A", "B", "C")
@@ -170,7 +170,7 @@ def evaluate(
             evaluation = room.protocol_b(halves[0], halves[1], classes)
         else:
             assert found is not None
-            own = [_columns(scores, found) for scores in halves]
+            own = [scores.of(found.latents) for scores in halves]
             if protocol == "A":
                 ears = None if embedder is None else _embedder(embedder)
                 evaluation = room.protocol_a(found.names, own[0], own[1], classes, embedder=ears)
@@ -290,20 +290,6 @@ def _harvested(sae: Path, corpus: Path, name: str, *folders: Path) -> tuple[str,
         with progress_bar("clips") as progress:
             harvest(model, recordings, folder, HarvestConfig(layers=(trained.layer,)), progress=progress)
     return found.classes
-
-
-def _columns(scores: "ClipScores", bank: "ConceptBank") -> "ClipScores":
-    """The scores of the bank's latents alone, in its order."""
-    from dataclasses import replace
-
-    place = {latent: m for m, latent in enumerate(scores.latents)}
-    chosen = [place[latent] for latent in bank.latents]
-    return replace(
-        scores,
-        mean_nm=scores.mean_nm[:, chosen],
-        coverage_nm=scores.coverage_nm[:, chosen],
-        latents=bank.latents,
-    )
 
 
 def _figure(value: float | None) -> str:
