@@ -201,7 +201,7 @@ def test_what_cannot_be_ablated_is_told(model: Model, inputs: ModelInputs, chang
 
 
 def test_what_cannot_be_read_is_told(model: Model, inputs: ModelInputs, players: Players):
-    for latents in ([], [48], [0.5]):
+    for latents in (np.array([]), np.array([48]), np.array([0.5])):
         with pytest.raises(UsageError, match="from 0 to 47"):
             latent_readout(sae_of(32), 0, latents=latents)
     with pytest.raises(UsageError, match="the decoder has 2"):

@@ -1,6 +1,7 @@
 """Which player fires which concept, and what these carry: as the two games say, for the concepts that matter most."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ PLAYERS = Players(tuple(Player(name, "word", *span) for name, span in SPANS.item
 
 
 def test_concepts_are_those_that_a_player_does_most_about(model: Model, inputs: ModelInputs, trained: TrainedSAE):
-    asked = {"absence": "attention", "top": 4, "names": {7: "a dog"}, "key": jax.random.key(0)}
+    asked: dict[str, Any] = {"absence": "attention", "top": 4, "names": {7: "a dog"}, "key": jax.random.key(0)}
     told = fired_concepts(model, inputs, PLAYERS, trained, **asked)
     game = speech_game(model, inputs, PLAYERS, absence="attention", readout=latent_readout(trained.folded, 0))
     expected = concept_values(game)
@@ -76,7 +77,7 @@ def test_concepts_are_those_that_a_player_does_most_about(model: Model, inputs: 
     assert (told["estimator"], told["considered"], told["latents"], told["positions"]) == ("exact", 48, 48, "audio")
 
     # A budget below all coalitions: permutations of the same game, within their errors.
-    some = fired_concepts(model, inputs, PLAYERS, trained, **(asked | {"budget": 15}))
+    some = fired_concepts(model, inputs, PLAYERS, trained, budget=15, **asked)
     assert some["estimator"] == "permutation"
     for entry in some["concepts"]:
         off_p = np.array(entry["values"]) - expected.values_pk[:, entry["latent"]]
