@@ -23,14 +23,13 @@ from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.models import (
     NO_CLIP,
     AudioLM,
-    Layout,
     Model,
     ModelInputs,
     Placed,
     Response,
     TokenOrder,
-    layout_row,
     only_clip,
+    without_response,
 )
 
 
@@ -80,9 +79,11 @@ def steer(
     """
     if not batch or not len(strengths) or not np.isfinite(strengths).all():
         raise UsageError(f"{len(batch)} prompts at the strengths {list(strengths)}: expected finite ones, and prompts")
-    batch = [prompt_of(inputs) for inputs in batch]
+    batch = [without_response(inputs) for inputs in batch]
+    for inputs in batch:
+        only_clip(inputs)
     strengths_a = np.asarray(strengths, np.float32)
-    placed, edited_nt = place(model, batch), _edited(batch, positions)
+    placed, edited_nt = model.place(*batch), _edited(batch, positions)
     rows, edited_bt = repeated(placed, len(strengths_a)), np.tile(edited_nt, (len(strengths_a), 1))
     strength_b = np.repeat(strengths_a, len(batch))
     steered = with_edit(model, edit, strength_b, edited_bt, after_layer=after_layer, positions=positions)
@@ -119,7 +120,7 @@ def with_edit(
         model: the model, whose weights it shares.
         edit: what becomes of the residual stream.
         strength_b: of every row.
-        edited_bt: where, among the tokens of a row as `place` lays them out.
+        edited_bt: where, among the tokens of a row as `Model.place` lays them out.
         after_layer: counted from 0.
         positions: `response` also edits every token that is generated.
 
@@ -145,29 +146,9 @@ def with_edit(
     return replace(model, graphdef=graphdef, state=state)
 
 
-def place(model: Model, batch: Sequence[ModelInputs]) -> Placed:
-    """Embed conversations with one recording each, all at once."""
-    n_tokens = round_up(max(len(inputs.ids_t) for inputs in batch), TOKEN_STEP)
-    rows = [layout_row(inputs, n_tokens) for inputs in batch]
-    layout = Layout(*(np.concatenate(parts) for parts in zip(*(row[:4] for row in rows), strict=True)))
-    clips = [only_clip(inputs) for inputs in batch]
-    lengths_n1 = np.array([[len(clip.wave_s)] for clip in clips], np.int32)
-    waves_n1s = np.zeros((len(batch), 1, model.padded_samples(int(lengths_n1.max()))), np.float32)
-    for n, clip in enumerate(clips):
-        waves_n1s[n, 0, : len(clip.wave_s)] = clip.wave_s
-    return _place(model.graphdef, model.state, layout, waves_n1s, lengths_n1)
-
-
 def repeated(placed: Placed, times: int) -> Placed:
     """The same rows so many times, one whole batch after the other."""
     return Placed(jnp.tile(placed.x, (times, 1, 1)), jnp.tile(placed.n_b, times))
-
-
-def prompt_of(inputs: ModelInputs) -> ModelInputs:
-    """Leave the response out."""
-    n = inputs.response_start
-    rows = {name: getattr(inputs, name)[:n] for name in ("ids_t", "clip_t", "place_t", "turn_t", "is_content_t")}
-    return replace(inputs, **rows)
 
 
 def _behind(
@@ -184,7 +165,7 @@ def _behind(
 
 
 def _edited(batch: Sequence[ModelInputs], positions: str) -> Bool[np.ndarray, "N T"]:
-    """Where prompts are edited, in the bucket that `place` chooses."""
+    """Where prompts are edited, in the bucket that `Model.place` chooses."""
     n_tokens = round_up(max(len(inputs.ids_t) for inputs in batch), TOKEN_STEP)
     edited_nt = np.zeros((len(batch), n_tokens), bool)
     for n, inputs in enumerate(batch):
@@ -221,18 +202,6 @@ class _EditedLayer(nnx.Module):
             return x_btd, written
         changed_btd = self.edit(x_btd, self.strength_b).astype(x_btd.dtype)
         return jnp.where(edited_bt[:, :, None], changed_btd, x_btd), written
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _place(
-    graphdef: nnx.GraphDef,
-    state: nnx.State,
-    layout: Layout,
-    wave_bns: Float[Array, "B N S"],
-    n_samples_bn: Int[Array, "B N"],
-) -> Placed:
-    model: AudioLM = nnx.merge(graphdef, state)
-    return model.place(layout, *model.hear(wave_bns, n_samples_bn))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6))

@@ -5,7 +5,15 @@ from sgpa_jax.models.comparison import Stage
 from sgpa_jax.models.convert import convert_model
 from sgpa_jax.models.decoder import Decoder, Layer, decoder_of, fold_layers, layer_at
 from sgpa_jax.models.emissions import Emissions
-from sgpa_jax.models.inputs import ModelInputs, first_response_tokens, layout_row, only_clip, starts_of, with_response
+from sgpa_jax.models.inputs import (
+    ModelInputs,
+    first_response_tokens,
+    layout_row,
+    only_clip,
+    starts_of,
+    with_response,
+    without_response,
+)
 from sgpa_jax.models.layers import attention
 from sgpa_jax.models.load import load_model
 from sgpa_jax.models.load_aligner import load_aligner
@@ -56,4 +64,5 @@ __all__ = [
     "survey_model",
     "verify_model",
     "with_response",
+    "without_response",
 ]

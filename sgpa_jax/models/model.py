@@ -349,14 +349,16 @@ class Model:
         """Samples of a waveform's bucket, with what the front end wants behind the waveform's end."""
         return round_up(n_samples + self.config.front_end.room_samples, int(SAMPLES_STEP_S * self.rate_hz))
 
-    def place(self, inputs: ModelInputs) -> Placed:
-        """Decoder inputs of one row: the prompt's embeddings with the audio in its places."""
-        n_tokens = round_up(len(inputs.ids_t), TOKEN_STEP)
-        lengths = np.array([[len(clip.wave_s) for clip in inputs.clips]], np.int32)
-        waves = np.zeros((1, len(inputs.clips), self.padded_samples(lengths.max(initial=0))), np.float32)
-        for n, clip in enumerate(inputs.clips):
-            waves[0, n, : len(clip.wave_s)] = clip.wave_s
-        return _place(self.graphdef, self.state, layout_row(inputs, n_tokens), waves, lengths)
+    def place(self, *rows: ModelInputs) -> Placed:
+        """Decoder inputs of rows with as many clips each: the prompts' embeddings with the audio in its places."""
+        n_tokens = round_up(max(len(inputs.ids_t) for inputs in rows), TOKEN_STEP)
+        layout = jax.tree.map(lambda *parts: np.concatenate(parts), *(layout_row(inputs, n_tokens) for inputs in rows))
+        lengths = np.array([[len(clip.wave_s) for clip in inputs.clips] for inputs in rows], np.int32)
+        waves = np.zeros((*lengths.shape, self.padded_samples(lengths.max(initial=0))), np.float32)
+        for b, inputs in enumerate(rows):
+            for n, clip in enumerate(inputs.clips):
+                waves[b, n, : len(clip.wave_s)] = clip.wave_s
+        return _place(self.graphdef, self.state, layout, waves, lengths)
 
     def _chat(self) -> ChatFormat:
         if self.chat is None:
