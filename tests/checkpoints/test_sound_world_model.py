@@ -9,7 +9,6 @@ from sgpa_checkpoints.sound_world import FEEL, IS_THERE, WHAT, WHO, questions, s
 from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
 from sgpa_jax.audio import Clip
-from sgpa_jax.concepts.steer import place
 from sgpa_jax.models import load_model
 
 FOLDER = sgpa_checkpoints.shipped_folder("pocket_sounds")
@@ -50,7 +49,7 @@ def test_held_out_clips_are_answered(model):
     spoken = [clip for clip in spoken if len(clip.events) > 1 and len(_silenced(clip).events) > 0][:8]
     asked += [(clip, WHO) for clip in spoken] + [(_silenced(clip), WHO) for clip in spoken]
     batch = [model.prepare(Clip(clip.wave_s, clip.rate_hz), prompt) for clip, prompt in asked]
-    said = [response.text for response in model.generate_batch(place(model, batch), max_new_tokens=8)]
+    said = [response.text for response in model.generate_batch(model.place(*batch), max_new_tokens=8)]
     right = np.array([a == dict(questions(clip))[prompt] for a, (clip, prompt) in zip(said, asked, strict=True)])
     n_plain, n_spoken = 4 * len(clips), len(spoken)
     assert n_spoken >= 4 and right[:n_plain].mean() > 0.9
