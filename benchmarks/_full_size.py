@@ -48,13 +48,18 @@ _TINY: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
+def config_of(name: str, *, tiny: bool) -> dict[str, Any]:
+    """Return what the `config.json` of a model says."""
+    config = _QWEN2_AUDIO if name == MODELS[0] else {k: v for k, v in LFM2_AUDIO.items() if k != "depthformer"}
+    if not tiny:
+        return config
+    config = {key: {**value, **_TINY[key]} if key in _TINY else value for key, value in config.items()}
+    return config | {"audio_token_index": 3} if name == MODELS[0] else config
+
+
 def random_model(name: str, *, tiny: bool, seed: int) -> Model:
     """Return a model whose weights are drawn on the first device: bfloat16, or float32 if it is tiny."""
-    config = _QWEN2_AUDIO if name == MODELS[0] else {k: v for k, v in LFM2_AUDIO.items() if k != "depthformer"}
-    if tiny:
-        config = {key: {**value, **_TINY[key]} if key in _TINY else value for key, value in config.items()}
-        if name == MODELS[0]:
-            config["audio_token_index"] = 3
+    config = config_of(name, tiny=tiny)
     family = family_of(config)
     audio_lm, dtype = family.read_config(config, None), "float32" if tiny else "bfloat16"
     graphdef, state, slots = target(lambda: family.build(audio_lm), dtype=dtype)

@@ -71,6 +71,15 @@ TARGETS = {
     )
 }
 
+PODS = {
+    target.name: target
+    for target in (
+        Target("v5e:16x16", "tpu", (256, 1), 16e9, 197e12, 819e9),
+        Target("v5p:4x4x4", "tpu", (64, 1), 95e9, 459e12, 2765e9),
+    )
+}
+"""Slices of several hosts, for a data set's run."""
+
 
 def _set_up() -> None:
     """Let jax itself run on the CPU, and let the compilers do without what they look for beside a device."""
@@ -101,7 +110,8 @@ def compiled(target: Target, lower: Callable[[], jax.stages.Lowered]) -> dict[st
     # Nobody has told XLA what a library for NVIDIA does in a call.
     if target.platform == "cuda" and custom_calls:
         cost = {kind: math.nan for kind in cost}
-    groups = re.findall(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\})", text)
+    groups = _groups(text, math.prod(target.mesh_shape))
+    of_replica = target.mesh_shape[1]
     return {
         "bytes_per_chip": held,
         "temporary_bytes": memory.temp_size_in_bytes,
@@ -110,12 +120,30 @@ def compiled(target: Target, lower: Callable[[], jax.stages.Lowered]) -> dict[st
         "bytes_accessed": cost["bytes accessed"],
         "roofline_s": max(cost["flops"] / target.flops_per_s, cost["bytes accessed"] / target.bytes_per_s),
         "collectives": _counted(re.findall(_OPERATION.format(_COLLECTIVES), text)),
-        "collective_chips": max((int(n) if n else listed.count(",") + 1 for n, listed in groups), default=1),
+        "collective_chips": max((len(chips) for group in groups for chips in group), default=1),
+        "across_data": sum(any(len({chip // of_replica for chip in chips}) > 1 for chips in group) for group in groups),
         "sorts": len(re.findall(_OPERATION.format("sort"), text)),
         "custom_calls": _counted(custom_calls),
         "launches": parsed.launches(parsed.entry) if target.platform == "cuda" else None,
         "compile_s": compile_s,
     }
+
+
+def _groups(text: str, n_chips: int) -> list[list[list[int]]]:
+    """Which chips, by their place on the mesh, each collective of a program joins."""
+    found = []
+    for match in re.finditer(rf"^.*{_OPERATION.format(_COLLECTIVES)}.*$", text, re.MULTILINE):
+        counted = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", match[0])
+        listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]+\})\}", match[0])
+        if counted:
+            shape, sizes, order = ([int(n) for n in part.split(",")] if part else [] for part in counted.groups())
+            chips = np.arange(math.prod(sizes)).reshape(sizes)
+            found.append((chips.transpose(order) if order else chips).reshape(shape).tolist())
+        elif listed:
+            found.append([[int(n) for n in chips.split(",")] for chips in re.findall(r"\{([\d,]+)\}", listed[1])])
+        else:
+            found.append([list(range(n_chips))])
+    return found
 
 
 _OPERATION = r"= \S.*? ({})(?:-start)?\("
@@ -137,7 +165,7 @@ class _Program:
     def cost(self, name: str, once: dict[str, float] | None = None) -> dict[str, float]:
         """FLOPs and bytes of a computation; `once` are those with every loop's body taken once, where known."""
         total = self._cost_once(name) if once is None else once
-        total = {kind: total[kind] for kind in ("flops", "bytes accessed")}
+        total = {kind: total.get(kind, 0.0) for kind in ("flops", "bytes accessed")}
         for body, trips in self._loops(name):
             again, single = self.cost(body), self._cost_once(body)
             total = {kind: total[kind] + trips * again[kind] - single[kind] for kind in total}

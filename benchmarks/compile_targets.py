@@ -15,6 +15,12 @@ weights once a chunk), `flops_ratio` of the two; `collectives`, and over how man
 one model, no more); `sorts`; `custom_calls`; `launches` on the GPU; `roofline_s`: the larger of FLOPs and bytes over
 what the maker states for the chip, for all coalitions.
 
+Cases `batch …` are the step of a data set's run (`_batch_step.py`) on the pod slices v5e:16x16 and v5p:4x4x4 at the
+sizes of LFM2-Audio-1.5B and Qwen2-Audio-7B, and on one replica beside each. `bytes_per_chip` holds the loaded model,
+the engines' stacked copy of its layers and temporaries; `across_data` counts collectives that join chips of different
+replicas, of which there should be none, and `gather` is what ends a step; `coalitions_per_chip_s` is the step's over
+its `roofline_s`, which nothing reaches.
+
 Cases `kernel …` are the kernels alone at the chunk's sizes on one chip, an `impl` a row: bytes by the compiler's count.
 """
 
@@ -28,8 +34,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _batch_step import batch_rows
 from _harness import parser, report
-from _targets import TARGETS, Target, compiled
+from _targets import PODS, TARGETS, Target, compiled
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sgpa_kernels import gated_short_conv, target_log_probs, tree_attention
@@ -59,18 +66,22 @@ CONFIGS: Mapping[str, Qwen2Config | Lfm2Config] = {
 def main() -> None:
     """Compile what the arguments ask for."""
     options = parser(__doc__)
-    options.add_argument("--cases", default="kernel,engine", help="kernel, engine or both (default)")
-    options.add_argument("--targets", default=",".join(TARGETS), help="of these, separated by commas")
+    options.add_argument("--cases", default="kernel,engine,batch", help="of these (default: all), separated by commas")
+    known = TARGETS | PODS
+    options.add_argument("--targets", default=",".join(known), help="of these, separated by commas")
     options.add_argument("--players", default="10,12", help="numbers of players (default: 10,12)")
     options.add_argument("--models", default=",".join(CONFIGS), help="of these, separated by commas")
     options.add_argument("--group-tokens", type=int, default=ACCELERATOR_GROUP_TOKENS, help="tokens of a group")
     options.add_argument("--chunk-leaves", type=int, default=ACCELERATOR_CHUNK_LEAVES, help="coalitions of a chunk")
     arguments = options.parse_args()
-    targets = [TARGETS[name] for name in arguments.targets.split(",") if TARGETS[name].has_compiler()]
+    targets = [known[name] for name in arguments.targets.split(",") if known[name].has_compiler()]
     if not targets:
         options.error("no compiler for any of the targets is installed: expected libtpu or jax's CUDA plugin")
     rows = []
     for target in targets:
+        if target.name in PODS:
+            rows += _batch(target, arguments) if "batch" in arguments.cases else []
+            continue
         mesh = target.mesh()
         rows += _kernels(target, mesh) if "kernel" in arguments.cases else []
         if "engine" not in arguments.cases:
@@ -82,6 +93,15 @@ def main() -> None:
                     f"{rows[-1]['case']} for {target.name}: {rows[-1]['compile_s']:.0f} s", file=sys.stderr, flush=True
                 )
     report("compile_targets", rows, arguments)
+
+
+def _batch(pod: Target, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Compile the step of a data set's run on a pod slice, with the smallest replicas that fit."""
+    for name, n_model in (("lfm2-audio-1.5b", 1), ("qwen2-audio-7b", 1 if pod.memory_bytes > 64e9 else 4)):
+        if not arguments.quick or n_model == 1:
+            for row in batch_rows(pod, name, n_model, abstract_decoder):
+                print(f"{row['case']} for {row['mesh']}: {row['compile_s']:.0f} s", file=sys.stderr, flush=True)
+                yield row
 
 
 def _engine(target: Target, mesh: Mesh, name: str, n_players: int, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,10 @@ Eight virtual devices of one processor run the trie engine under `shard_map` alo
 equality, what the compiler put in (`collectives`, counted in the compiled program) and how the work is divided;
 seconds on virtual devices say nothing about real ones. `balance` is the busiest device's tokens over an eighth of those
 that one device alone runs; `balance_padded` the same with padding, which is computed as well.
+
+A last row has the devices of two processes, joined by `jax.distributed`, in one mesh, each process on a core of its
+own: `efficiency` is half of how many times quicker the two are than one process with as many devices as either;
+`efficiency_cpu` says it in processor seconds, which other programs on the machine disturb less.
 """
 
 import os
@@ -15,6 +19,7 @@ import jax
 import numpy as np
 from _harness import alternate, comparison, parser, report
 from _ours import Ours
+from _processes import process_row
 from _toys import Toy, leverage_coalitions, lfm2_toy, qwen2_toy
 from jax.sharding import AxisType
 
@@ -48,6 +53,9 @@ def main() -> None:
     drawn_cp = leverage_coalitions(n_players, count, np.random.default_rng(seed))
     drawn = qwen2_toy(n_players, width=width, seed=seed)
     rows.append(row_of(f"qwen2, d={width}, n={n_players}, {count} drawn by leverage", drawn, drawn_cp))
+    n_players = 6 if quick else 10
+    case = f"two processes, qwen2, d={width}, n={n_players}, attention"
+    rows.append(process_row(case, n_players, width, 1 if quick else 5, seed))
     report("devices", rows, arguments)
 
 

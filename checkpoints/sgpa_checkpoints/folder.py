@@ -23,7 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror}); give a complete checkpoint folder") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not valid JSON ({error}); fetch the file again") from error
     if not isinstance(value, dict):
         raise FormatError(f"{path} holds {type(value).__name__}, but a JSON object was expected; fetch the file again")

@@ -65,8 +65,8 @@ def read_header(label: str, n_bytes: int, read: Callable[[int, int], bytes]) -> 
     try:
         header = json.loads(read(8, first))
         tensors = {name: _tensor(entry, first) for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"the header of {label} is damaged ({error}); fetch the file again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(f"the header of {label} is damaged ({str(error)[:200]}); fetch the file again") from error
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)))
     at = first
     for name, tensor in ordered.items():

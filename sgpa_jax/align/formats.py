@@ -10,7 +10,7 @@ from collections.abc import Callable
 from sgpa_jax.align.alignment import Alignment, Word
 from sgpa_jax.align.textgrid import format_textgrid
 from sgpa_jax.errors import unknown_name
-from sgpa_jax.files import atomic_write
+from sgpa_jax.files import atomic_write, to_cell
 
 
 def write_alignment(alignment: Alignment, path: str | os.PathLike[str], *, format: str = "json") -> None:
@@ -54,7 +54,8 @@ def _csv(alignment: Alignment) -> str:
     table = csv.writer(buffer)
     table.writerow(field.name for field in dataclasses.fields(Word))
     for word in alignment.words:
-        table.writerow(str(value).lower() if isinstance(value, bool) else value for value in dataclasses.astuple(word))
+        values = dataclasses.astuple(dataclasses.replace(word, text=to_cell(word.text)))
+        table.writerow(str(value).lower() if isinstance(value, bool) else value for value in values)
     return buffer.getvalue()
 
 

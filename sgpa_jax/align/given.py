@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from sgpa_jax.align.alignment import Alignment, Word
 from sgpa_jax.align.textgrid import Tier, parse_textgrid
 from sgpa_jax.align.timing import Span, timed_words
 from sgpa_jax.errors import AlignmentError
+from sgpa_jax.files import from_cell
 
 _PAUSES = frozenset(("", "<eps>", "sil", "<sil>", "sp", "spn", "<p:>"))
 """What aligners write where no word is said."""
@@ -149,7 +151,7 @@ def _word_tier(names: list[str]) -> str:
     named = [name for name in names if name.lower().split(" - ")[-1].strip() in ("words", "word")]
     chosen = named or names
     if len(chosen) != 1:
-        shown = ", ".join(map(repr, chosen[:6])) or "none"
+        shown = ", ".join(map(reprlib.repr, chosen[:6])) or "none"
         raise AlignmentError(f"expected exactly one tier of words, found {shown}: keep one and call it 'words'")
     return chosen[0]
 
@@ -175,9 +177,11 @@ def _csv_rows(content: str) -> Iterator[_Row]:
         if len(row) != len(header):
             raise AlignmentError(f"line {number} has {len(row)} columns, the header has {len(header)}: export it again")
         try:
-            yield row[text], float(row[start]), float(row[end])
+            yield from_cell(row[text]), float(row[start]), float(row[end])
         except ValueError as error:
-            raise AlignmentError(f"line {number} has a time that is no number ({error}): expected seconds") from error
+            raise AlignmentError(
+                f"line {number} has a time that is no number ({str(error)[:80]}): expected seconds"
+            ) from error
 
 
 def _given(rows: Sequence[_Row], duration_s: float) -> Alignment:
@@ -232,8 +236,8 @@ def _check(alignment: Alignment, duration_s: float) -> None:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise AlignmentError(f"the text of a word is {str(value)[:40]!r}: expected a string")
+    if not isinstance(value, str) or "\0" in value:
+        raise AlignmentError(f"the text of a word is {str(value)[:40]!r}: expected a string without NULs")
     if not value.isascii():
         try:
             value.encode("utf-8")

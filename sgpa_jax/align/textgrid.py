@@ -5,6 +5,7 @@ long form ("xmin =", "intervals [3]:") are comments to both.
 """
 
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,9 @@ def _values(text: str) -> Iterator[str | float | bool]:
 def _number(values: Iterator[str | float | bool]) -> float:
     value = next(values)
     if not isinstance(value, float):
-        raise AlignmentError(f"the TextGrid holds {value!r} where a number is expected: save it again in Praat")
+        raise AlignmentError(
+            f"the TextGrid holds {reprlib.repr(value)} where a number is expected: save it again in Praat"
+        )
     return value
 
 
@@ -107,7 +110,9 @@ def _skip_times(values: Iterator[str | float | bool]) -> None:
 def _string(values: Iterator[str | float | bool]) -> str:
     value = next(values)
     if not isinstance(value, str):
-        raise AlignmentError(f"the TextGrid holds {value!r} where a text is expected: save it again in Praat")
+        raise AlignmentError(
+            f"the TextGrid holds {reprlib.repr(value)} where a text is expected: save it again in Praat"
+        )
     return value
 
 

@@ -2,25 +2,34 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 
 from sgpa_jax.align import AcousticModel, Alignment
-from sgpa_jax.api.align import HEARD
-from sgpa_jax.api.players import in_windows, players_of, transcribed, words_of
-from sgpa_jax.api.question import budget_of, check_names, loaded, usual_prompt
-from sgpa_jax.archive import CoalitionFile, Sample, estimator_facts, game_key, interaction_facts, parse_index
+from sgpa_jax.api.asked import Asked
+from sgpa_jax.api.players import in_windows
+from sgpa_jax.api.presets import with_preset
+from sgpa_jax.api.question import loaded, usual_prompt
+from sgpa_jax.api.stages import (
+    Question,
+    answered,
+    explanation_of,
+    game_facts,
+    game_of,
+    laid_out,
+    prepared,
+    timed,
+)
+from sgpa_jax.archive import CoalitionFile, Sample
 from sgpa_jax.audio import Clip, read_clip
 from sgpa_jax.errors import UsageError
-from sgpa_jax.estimators import Estimate, Tolerance, choose_estimator, estimate
-from sgpa_jax.estimators import interactions as interactions_of
-from sgpa_jax.explain import ClipInfo, Explanation, Transcript
-from sgpa_jax.games import RESPONSE_SCORES, Game, control_game, engine_of, neutral_token, response_game, speech_game
-from sgpa_jax.models import Model, ModelInputs, load_model, with_response
-from sgpa_jax.players import groups_of
-from sgpa_jax.versions import versions
+from sgpa_jax.estimators import Estimate, estimate
+from sgpa_jax.explain import Explanation
+from sgpa_jax.games import Game, control_game
+from sgpa_jax.models import Model, ModelInputs, load_model
 
 if TYPE_CHECKING:
     from sgpa_jax.sae import TrainedSAE
@@ -40,24 +49,25 @@ def explain(
     language: str | None = None,
     system: str | None = None,
     response: str | None = None,
-    players: str = "words",
+    preset: str | None = None,
+    players: str | None = None,
     text: str = "none",
-    absence: str = "silence",
+    absence: str | None = None,
     text_absence: str = "attention",
-    value: str = "logprob",
+    value: str | None = None,
     baseline: str = "mean",
     estimand: str = "shapley",
     groups: str | None = None,
-    estimator: str = "auto",
-    budget: int | str = 4096,
+    estimator: str | None = None,
+    budget: int | str | None = None,
     tolerance: str | None = None,
     control: str | None = None,
     interactions: str | None = None,
     concepts: str | Path | None = None,
     top: int = 10,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
     seed: int = 0,
-    rules: str = "sgpa",
+    rules: str | None = None,
     unspellable: str = "error",
     long: str = "refuse",
     archive: Path | None = None,
@@ -80,7 +90,11 @@ def explain(
         language: of the transcript, if not that of the aligner's letters; only English numbers are spelled out.
         system: the system turn, if not the chat format's own.
         response: the answer to explain, if not the model's own greedy one.
-        players: what the recording is cut into: `words`, `phrases`, `energy` (stretches between the quietest moments),
+        preset: options that belong together: `paper` for what SGPA's text says, `authors` for what its authors' code
+            does; what contradicts it is refused. Without one, options left out are the words, their silence, the
+            log-probability, `auto`, 4,096 evaluations, 64 tokens and the rules `sgpa`.
+        players: what the recording is cut into: `words`, `speech` (words without the sounds around them),
+            `phrases`, `energy` (stretches between the quietest moments),
             `native` (the decoder's own audio positions), `windows:0.5` (seconds), or `none`. Words, and so phrases,
             need a transcript or an alignment.
         text: the user's text as players beside them: `words`, `tokens` or `none`.
@@ -126,65 +140,36 @@ def explain(
         SgpaError: anything wrong with what was given, in one sentence.
     """
     clock = _Clock()
-    check_names(absence, text_absence, value, response, long)
-    wanted = None if tolerance is None else Tolerance.parse(tolerance)
-    index = None if interactions is None else parse_index(interactions)
+    options = {
+        "players": players, "text": text, "absence": absence, "value": value, "estimand": estimand, "groups": groups,
+        "estimator": estimator, "budget": budget, "tolerance": tolerance, "interactions": interactions,
+        "max_new_tokens": max_new_tokens, "rules": rules, "long": long,
+    }  # fmt: skip
+    asked = Asked(
+        preset=preset, system=system, text_absence=text_absence, baseline=baseline, seed=seed,
+        unspellable=unspellable, language=language, **with_preset(preset, options),
+    )  # fmt: skip
+    if preset is not None and concepts is not None:
+        raise UsageError(f"the preset {preset} explains answers, but concepts were asked for: leave one of them out")
     clip = read_clip(clip)
     model = loaded(model, revision, dtype, mesh)
     trained, names = (None, {}) if concepts is None else _autoencoder(model, concepts, top)
-    prompt = usual_prompt(model, prompt)
+    question = Question(clip, usual_prompt(model, prompt), transcript, alignment, response)
     # Refuses what cannot be heard or said; windows are cut between words, which come first.
-    inputs = None if long == "windows" else model.prepare(clip, prompt, system=system, response=response)
+    inputs = laid_out(model, question, asked)
     clock.tick("load")
-    source = "aligned file" if transcript is None else HEARD.get(transcript, "given")
-    if transcript == "auto:model":
-        transcript = transcribed(model, clip, long=long, max_new_tokens=max_new_tokens)
-    alignment = words_of(players, clip, transcript, alignment, aligner, rules, unspellable, language)
-    if inputs is None:
-        inputs = in_windows(model, clip, prompt, alignment, players=players, system=system, response=response)
-    who = players_of(model, inputs, clip, alignment, players=players, text=text)
-    together = groups_of(groups, who, inputs)
-    budget = budget_of(budget, len(who))
-    estimator = choose_estimator(estimator, len(who), budget, estimand=estimand, groups=together)
-    if index is not None and (estimator != "exact" or estimand == "owen"):
-        raise UsageError(
-            f"interactions need all {2 ** len(who):,} coalitions of {len(who)} players, but the {estimator} estimator "
-            f"of {estimand} values takes fewer: raise the budget, or take fewer players"
-        )
-    if index is not None and index[1] > len(who):
-        raise UsageError(f"interactions of order {index[1]} among {len(who)} players: expected 1 to {len(who)}")
+    one = prepared(model, question, inputs, timed(model, question, asked, aligner), asked)
     if trained is not None:
         from sgpa_jax.concepts import check_firing
 
-        check_firing(inputs, who, absence=absence, budget=budget)
+        check_firing(one.inputs, one.players, absence=asked.absence, budget=one.budget)
     clock.tick("align")
-    in_domain = None if model.world is None else all(model.in_domain(heard, prompt) for heard in inputs.clips)
-    answer = response
-    if answer is None:
-        inputs, answer = _answered(model, inputs, max_new_tokens)
+    (answer,) = answered(model, [one], asked)
+    if isinstance(answer, UsageError):
+        raise answer
     clock.tick("respond")
-    told = {
-        "value": value,
-        "readout": "generated response" if value in RESPONSE_SCORES else "response log-probability",
-        "absence": absence,
-        **({"baseline": baseline} if absence == "embedding" and who.heard else {}),
-        **({"text_absence": text_absence} if who.text else {}),
-        **({"neutral_token": neutral_token(model)[1]} if who.text and text_absence == "replace" else {}),
-        **({"max_new_tokens": max_new_tokens} if value in RESPONSE_SCORES else {}),
-        **({"window_starts_s": list(inputs.starts_s)} if inputs.starts_s else {}),
-        "response_given": response is not None,
-    }
-    told["key"] = game_key(
-        told
-        | {
-            "clip": clip.sha256,
-            "players": [vars(player) for player in who],
-            "prompt_and_response": inputs.ids_t.tolist(),
-            "model": model.digest,
-            "dtype": model.dtype,
-        }
-    )
-    kept = None if archive is None else CoalitionFile(archive, told["key"], decode=lambda ids: model.response([*ids]))
+    facts = game_facts(model, one, answer, asked)
+    kept = None if archive is None else CoalitionFile(archive, facts["key"], decode=lambda ids: model.response([*ids]))
 
     def evaluated(done: int, planned: int) -> None:
         if kept is not None:
@@ -192,25 +177,22 @@ def explain(
         if progress is not None:
             progress(done, planned)
 
-    options: dict[str, Any] = {"absence": absence, "baseline": baseline, "text_absence": text_absence}
-    if value in RESPONSE_SCORES:
-        game = response_game(
-            model, inputs, who, score=value, max_new_tokens=max_new_tokens, progress=evaluated, **options
-        )
-    else:
-        game = speech_game(model, inputs, who, value=value, progress=evaluated, **options)
-    assert game.outputs is not None
-
     def asked_of(name: str) -> tuple[Model, ModelInputs]:
         other = load_model(name)
-        if long == "refuse":
-            return other, other.prepare(clip, prompt, system=system, response=answer)
-        return other, in_windows(other, clip, prompt, alignment, players=players, system=system, response=answer)
+        said = replace(question, response=answer.text)
+        # What the other says of itself is not asked.
+        other_inputs = laid_out(other, said, replace(asked, value="logprob"))
+        return other, other_inputs or in_windows(
+            other, clip, question.prompt, one.alignment, players=asked.players, system=system, response=answer.text
+        )
 
-    cheap = None if control is None else control_game(control, model, inputs, who, other=asked_of, **options)
-    result = _estimated(
-        game, kept, estimator=estimator, estimand=estimand, groups=together, budget=budget, tolerance=wanted,
-        control=cheap, key=jax.random.key(seed),
+    game = game_of(model, one, answer, asked, progress=evaluated)
+    cheap = None
+    if control is not None:
+        cheap = control_game(control, model, answer.inputs, one.players, other=asked_of, **asked.of_the_game)
+    found = _estimated(
+        game, kept, estimator=one.estimator, estimand=asked.estimand, groups=one.groups, budget=one.budget,
+        tolerance=asked.wanted, control=cheap, key=jax.random.key(seed),
     )  # fmt: skip
     clock.tick("evaluate")
     fired = None
@@ -218,37 +200,14 @@ def explain(
         from sgpa_jax.concepts import fired_concepts
 
         fired = fired_concepts(
-            model, inputs, who, trained, top=top, budget=budget, names=names,
-            key=jax.random.fold_in(jax.random.key(seed), 1), **options,
+            model, answer.inputs, one.players, trained, top=top, budget=one.budget, names=names,
+            key=jax.random.fold_in(jax.random.key(seed), 1), **asked.of_the_game,
         )  # fmt: skip
         clock.tick("concepts")
-    return Explanation(
-        clip=ClipInfo.of(clip),
-        wave=clip,
-        transcript=Transcript(alignment.transcript, source) if alignment else Transcript("", "none"),
-        messages=_messages(prompt, system),
-        response=answer,
-        in_domain=in_domain,
-        model={"name": model.name, "digest": model.digest, "dtype": model.dtype},
-        aligner=_aligner(alignment),
-        game=told,
-        estimand=result.estimand,
-        estimator=estimator_facts(result, seed, tolerance=tolerance, control=control),
-        engine="generation" if value in RESPONSE_SCORES else engine_of(absence, who),
-        outputs=tuple({"name": name, "kind": "token" if k else "response"} for k, name in enumerate(game.outputs)),
-        players=tuple(who),
-        values=result.values_pk,
-        standard_errors=result.standard_errors_pk,
-        empty_value=result.empty_value_k,
-        full_value=result.full_value_k,
-        efficiency_gap=result.efficiency_gap_k,
-        evaluations=vars(result.evaluations),
-        groups=together or (),
-        interactions=() if index is None else interaction_facts(interactions_of(result.coalition_values_ck, *index)),
-        concepts=fired,
+    return explanation_of(
+        model, one, answer, asked, game=game, facts=facts, found=found, control=control, concepts=fired,
         timings=clock.seconds,
-        versions=versions(),
-    )
+    )  # fmt: skip
 
 
 class _Clock:
@@ -262,18 +221,6 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 4)
         self._last = now
-
-
-def _answered(model: Model, inputs: ModelInputs, max_new_tokens: int) -> tuple[ModelInputs, str]:
-    """Put the model's own answer behind the prompt."""
-    said = model.generate(inputs, max_new_tokens=max_new_tokens)
-    if not said.ids:
-        raise UsageError(
-            f"the model {model.name} answers nothing to this recording and question; ask another question, or give "
-            "the response to explain"
-        )
-    # The very tokens that it said: text read again may be cut into others.
-    return with_response(inputs, said.ids), said.text
 
 
 def _autoencoder(model: Model, folder: str | Path, top: int) -> "tuple[TrainedSAE, dict[int, str]]":
@@ -297,20 +244,3 @@ def _estimated(game: Game, kept: CoalitionFile | None, **asked: Any) -> Estimate
         raise
     kept.save(game, Sample(result.masks_cp, result.coalition_values_ck))
     return result
-
-
-def _aligner(alignment: Alignment | None) -> dict[str, Any]:
-    if alignment is None:
-        return {"name": "none", "digest": "", "rules": "none", "emission": "none", "notes": []}
-    return {
-        "name": alignment.aligner,
-        "digest": alignment.digest,
-        "rules": alignment.rules,
-        "emission": alignment.emission,
-        "notes": list(alignment.notes),
-    }
-
-
-def _messages(prompt: str, system: str | None) -> tuple[dict[str, str], ...]:
-    first = () if system is None else ({"role": "system", "content": system},)
-    return (*first, {"role": "user", "content": prompt})

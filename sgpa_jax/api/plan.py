@@ -6,14 +6,15 @@ from typing import Any
 import jax
 
 from sgpa_jax.align import AcousticModel, Alignment
-from sgpa_jax.api.players import in_windows, players_of, words_of
-from sgpa_jax.api.question import budget_of, check_names, loaded, usual_prompt
+from sgpa_jax.api.asked import Asked
+from sgpa_jax.api.presets import with_preset
+from sgpa_jax.api.question import loaded, usual_prompt
+from sgpa_jax.api.stages import Question, laid_out, prepared, timed
 from sgpa_jax.audio import Clip, read_clip
 from sgpa_jax.errors import UsageError
-from sgpa_jax.estimators import choose_estimator, first_coalitions
+from sgpa_jax.estimators import first_coalitions
 from sgpa_jax.games import speech_cost
 from sgpa_jax.models import Model, with_response
-from sgpa_jax.players import groups_of
 
 _ASSUMED_TOKENS = 8
 
@@ -32,16 +33,17 @@ def plan(
     language: str | None = None,
     system: str | None = None,
     response: str | None = None,
-    players: str = "words",
+    preset: str | None = None,
+    players: str | None = None,
     text: str = "none",
-    absence: str = "silence",
+    absence: str | None = None,
     text_absence: str = "attention",
     baseline: str = "mean",
     estimand: str = "shapley",
     groups: str | None = None,
-    estimator: str = "auto",
-    budget: int | str = 4096,
-    rules: str = "sgpa",
+    estimator: str | None = None,
+    budget: int | str | None = None,
+    rules: str | None = None,
     unspellable: str = "error",
     long: str = "refuse",
 ) -> dict[str, Any]:
@@ -52,31 +54,35 @@ def plan(
     Raises:
         SgpaError: as `explain`.
     """
-    check_names(absence, text_absence, "logprob", response, long)
+    options = {
+        "players": players, "text": text, "absence": absence, "estimand": estimand, "groups": groups,
+        "estimator": estimator, "budget": budget, "rules": rules, "long": long,
+    }  # fmt: skip
+    asked = Asked(
+        preset=preset, system=system, text_absence=text_absence, baseline=baseline, unspellable=unspellable,
+        language=language, **with_preset(preset, options),
+    )  # fmt: skip
     clip = read_clip(clip)
     model = loaded(model, revision, dtype, mesh)
-    prompt = usual_prompt(model, prompt)
-    inputs = None if long == "windows" else model.prepare(clip, prompt, system=system, response=response)
+    question = Question(clip, usual_prompt(model, prompt), transcript, alignment, response)
+    inputs = laid_out(model, question, asked)
     if transcript == "auto:model":
         raise UsageError("the words of auto:model come from running the model, which a plan does not; give the words")
-    alignment = words_of(players, clip, transcript, alignment, aligner, rules, unspellable, language)
-    if inputs is None:
-        inputs = in_windows(model, clip, prompt, alignment, players=players, system=system, response=response)
-    who = players_of(model, inputs, clip, alignment, players=players, text=text)
-    together = groups_of(groups, who, inputs)
-    budget = budget_of(budget, len(who))
-    estimator = choose_estimator(estimator, len(who), budget, estimand=estimand, groups=together)
-    masks = first_coalitions(estimator, len(who), budget, estimand=estimand, groups=together, key=jax.random.key(0))
+    one = prepared(model, question, inputs, timed(model, question, asked, aligner), asked)
+    who, inputs = one.players, one.inputs
+    masks = first_coalitions(
+        one.estimator, len(who), one.budget, estimand=asked.estimand, groups=one.groups, key=jax.random.key(0)
+    )
     if response is None:
         inputs = with_response(inputs, [0] * _ASSUMED_TOKENS)
     return {
         "players": len(who),
         "labels": [player.label for player in who],
-        "estimator": estimator,
+        "estimator": one.estimator,
         "coalitions": len(masks),
         "response_tokens": len(inputs.ids_t) - inputs.response_start,
-        "absence": absence,
+        "absence": asked.absence,
         **({"text_absence": text_absence} if who.text else {}),
-        **({"baseline": baseline} if absence == "embedding" else {}),
-        **speech_cost(model, inputs, who, masks, absence=absence, text_absence=text_absence),
+        **({"baseline": baseline} if asked.absence == "embedding" else {}),
+        **speech_cost(model, inputs, who, masks, absence=asked.absence, text_absence=text_absence),
     }

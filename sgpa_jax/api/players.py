@@ -15,13 +15,18 @@ from sgpa_jax.players import (
     energy_players,
     join_players,
     phrase_players,
+    spoken_players,
     text_players,
     window_players,
     word_players,
 )
 
-PLAYERS = ("words", "phrases", "energy", "native", "windows", "none")
-"""What a recording is cut into; `windows:0.25` tells their seconds, `none` leaves it to the text alone."""
+PLAYERS = ("words", "speech", "phrases", "energy", "native", "windows", "none")
+"""What a recording is cut into; `speech` is words without the sounds around them, `windows:0.25` tells their seconds,
+`none` leaves it to the text alone."""
+
+OF_WORDS = ("words", "speech", "phrases")
+"""Players that are made of words."""
 
 
 def words_of(
@@ -42,7 +47,7 @@ def words_of(
     unit = players.partition(":")[0]
     if unit not in PLAYERS:
         raise unknown_name("kind of players", unit, PLAYERS)
-    if unit not in ("words", "phrases") and transcript is None and alignment is None:
+    if unit not in OF_WORDS and transcript is None and alignment is None:
         return None
     return aligned(clip, transcript, alignment, aligner, rules, unspellable, language)
 
@@ -118,7 +123,8 @@ def _heard(
     if unit == "none":
         return None
     assert alignment is not None
-    return word_players(alignment, clip) if unit == "words" else phrase_players(alignment, clip)
+    cut = {"words": word_players, "speech": spoken_players, "phrases": phrase_players}[unit]
+    return cut(alignment, clip)
 
 
 def _seconds(text: str) -> float:

@@ -2,7 +2,7 @@
 
 from sgpa_jax.archive.coalitions import CoalitionFile, Sample, game_key
 from sgpa_jax.archive.facts import estimator_facts, interaction_facts, parse_index
-from sgpa_jax.archive.refold import COALITIONS, refold_explanation
+from sgpa_jax.archive.refold import COALITIONS, refold_explanation, refolded
 
 __all__ = [
     "COALITIONS",
@@ -13,4 +13,5 @@ __all__ = [
     "interaction_facts",
     "parse_index",
     "refold_explanation",
+    "refolded",
 ]

@@ -137,7 +137,9 @@ def read_file(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 def _fit(arrays: Mapping[str, np.ndarray], players: str) -> bool:
     """Whether shapes and types are those that `save` writes."""
     names = set(arrays)
-    if not (players.isascii() and players.isdigit() and 0 < int(players) < 10**6 and "coalitions" in names):
+    if not (
+        players.isascii() and players.isdigit() and len(players) < 7 and int(players) > 0 and "coalitions" in names
+    ):
         return False
     coalitions, n_players = arrays["coalitions"], int(players)
     if not _are_masks(coalitions, n_players) or not ({"outputs"} <= names or {"ids", "lengths"} <= names):

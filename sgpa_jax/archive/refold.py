@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from sgpa_jax.archive.coalitions import read_sample
+from sgpa_jax.archive.coalitions import Sample, read_sample
 from sgpa_jax.archive.facts import estimator_facts, interaction_facts, parse_index
 from sgpa_jax.errors import UsageError
 from sgpa_jax.estimators import interactions as interactions_of
@@ -42,11 +42,32 @@ def refold_explanation(
         UsageError: its coalitions are not there, damaged or of another game, or do not serve the estimator.
         BudgetError: they are too few for it.
     """
-    index = None if interactions is None else parse_index(interactions)
     old = Explanation.load(folder / EXPLANATION)
     sample = read_sample(folder / COALITIONS, old.game.get("key", ""))
     if sample.masks_cp.shape[1] != len(old.players) or sample.values_ck.shape[1] != len(old.outputs):
         raise UsageError(f"{folder / COALITIONS} does not fit the explanation beside it: explain again")
+    return refolded(
+        old, sample, estimator=estimator, estimand=estimand, groups=groups, interactions=interactions, seed=seed
+    )
+
+
+def refolded(
+    old: Explanation,
+    sample: Sample,
+    *,
+    estimator: str,
+    estimand: str,
+    groups: str | None,
+    interactions: str | None,
+    seed: int,
+) -> Explanation:
+    """Return an explanation with values found anew from the sample that it rests on, as `refold_explanation` does.
+
+    Raises:
+        UsageError: the sample does not serve the estimator.
+        BudgetError: it is too small for it.
+    """
+    index = None if interactions is None else parse_index(interactions)
     together = groups_of(groups, old.players)
     found = refold(*sample, estimator, estimand=estimand, groups=together, key=jax.random.key(seed))
     return replace(

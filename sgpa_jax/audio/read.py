@@ -7,7 +7,7 @@ import io
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -15,65 +15,91 @@ from jaxtyping import Float
 from sgpa_jax.audio.clip import Clip
 from sgpa_jax.errors import AudioError
 
+if TYPE_CHECKING:
+    import soundfile
+
+MOST_SAMPLES = 2**30
+"""Samples of all channels that a file may hold: compressed, a few megabytes can be hundreds of hours of silence."""
+
+_BLOCK = 2**22
 _MP3_FRAME = 1152
 """Samples in the longest MP3 frame: decoders may drop one at the end of a whole file."""
 
 
 def read_clip(
-    source: "str | os.PathLike[str] | np.ndarray | Clip", *, rate_hz: int | None = None, channel: str = "mix"
+    source: "str | os.PathLike[str] | bytes | np.ndarray | Clip", *, rate_hz: int | None = None, channel: str = "mix"
 ) -> Clip:
     """Return a mono `Clip`.
 
     Args:
-        source: path of an audio file; an array [S] or [S, channels], floating point or 8 to 32-bit integers (scaled to
-            [-1, 1] by their full scale); or a `Clip`.
+        source: path of an audio file; the bytes of one; an array [S] or [S, channels], floating point or 8 to 32-bit
+            integers (scaled to [-1, 1] by their full scale); or a `Clip`.
         rate_hz: of an array, the rate that it was sampled at (required); of a file or a `Clip`, the rate to resample to
             (default: leave as it is).
         channel: "mix" averages the channels; "0", "1" … picks one.
 
     Raises:
-        AudioError: the file is missing, a folder, truncated, empty or not audio; a sample is not finite; there is no
-            such channel; or an array comes without a usable rate.
+        AudioError: the file is missing, a folder, truncated, empty, endless or not audio; a sample is not finite; there
+            is no such channel; or an array comes without a usable rate.
     """
     if isinstance(source, Clip):
         _one_channel(source.wave_s[:, None], channel, source.path or "the clip")
         return source if rate_hz is None else source.at_rate(rate_hz)
-    if isinstance(source, (str, os.PathLike)):
-        samples, file_rate_hz = _read_file(Path(source))
-        clip = Clip(_one_channel(samples, channel, str(source)), file_rate_hz, str(source))
+    if isinstance(source, (str, os.PathLike, bytes)):
+        path = None if isinstance(source, bytes) else str(source)
+        name = path or "the recording"
+        samples, file_rate_hz = _read(source if isinstance(source, bytes) else _bytes_of(Path(source)), name)
+        clip = Clip(_one_channel(samples, channel, name), file_rate_hz, path)
         return clip if rate_hz is None else clip.at_rate(rate_hz)
     if rate_hz is None:
         raise AudioError("an array of samples came without its rate: pass rate_hz, the rate that it was sampled at")
     return Clip(_one_channel(_scaled(source), channel, "the array"), rate_hz)
 
 
-def _read_file(path: Path) -> tuple[Float[np.ndarray, "S channels"], int]:
-    import soundfile
-
+def _bytes_of(path: Path) -> bytes:
     try:
         if not path.is_file():
             what = "a folder" if path.is_dir() else "not a file" if path.exists() else "not there"
             raise AudioError(f"{path} is {what}: expected an audio file; check the path")
-        data = path.read_bytes()
+        return path.read_bytes()
     except (OSError, ValueError) as error:
         raise AudioError(f"cannot open {str(path)!r} ({error}): expected an audio file; check the path") from error
+
+
+def _read(data: bytes, name: str) -> tuple[Float[np.ndarray, "S channels"], int]:
+    import soundfile
+
     if not data:
-        raise AudioError(f"{path} is empty (0 bytes): expected an audio file; record or download it again")
+        raise AudioError(f"{name} is empty (0 bytes): expected an audio file; record or download it again")
     try:
         # Through memory, not by name: the content decides what the file is, never its extension.
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            expected, samples = file.frames, file.read(dtype="float32", always_2d=True)
-            rate_hz, kind = file.samplerate, file.format
+            expected, rate_hz, kind = file.frames, file.samplerate, file.format
+            samples = _decoded(file, name)
     except (soundfile.SoundFileError, RuntimeError, ValueError, MemoryError) as error:
         # libsndfile's own words, without soundfile's mention of the buffer that we read from.
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise AudioError(
-            f"{path} cannot be read as audio ({reason}): expected WAV, FLAC, MP3 or Ogg; "
+            f"{name} cannot be read as audio ({reason}): expected WAV, FLAC, MP3 or Ogg; "
             "convert it or check that it is whole"
         ) from error
     if _promises_more(data, kind, expected - len(samples)):
-        raise AudioError(f"{path} is truncated: its header promises more than the file holds; copy or export it again")
+        raise AudioError(f"{name} is truncated: its header promises more than the file holds; copy or export it again")
     return samples, rate_hz
+
+
+def _decoded(file: "soundfile.SoundFile", name: str) -> Float[np.ndarray, "S channels"]:
+    """All samples, by blocks: memory is taken for what a file holds, never for what its header promises."""
+    blocks, n_samples = [], 0
+    while len(block := file.read(max(1, _BLOCK // file.channels), dtype="float32", always_2d=True)):
+        blocks.append(block)
+        n_samples += block.size
+        if n_samples > MOST_SAMPLES:
+            raise AudioError(
+                f"{name} holds more than {MOST_SAMPLES} samples: expected a recording of hours at most; cut it into "
+                "parts"
+            )
+    return np.concatenate(blocks) if blocks else np.zeros((0, file.channels), np.float32)
 
 
 def _promises_more(data: bytes, kind: str, missing: int) -> bool:

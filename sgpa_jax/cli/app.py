@@ -13,10 +13,12 @@ from typer.exceptions import TyperException
 
 import sgpa_jax
 from sgpa_jax.cli.align import align
+from sgpa_jax.cli.batch import batch
 from sgpa_jax.cli.concepts import concepts
 from sgpa_jax.cli.convert import convert
 from sgpa_jax.cli.doctor import doctor
 from sgpa_jax.cli.explain import explain
+from sgpa_jax.cli.merge import merge
 from sgpa_jax.cli.refold import refold
 from sgpa_jax.cli.report import report
 from sgpa_jax.cli.sae import sae
@@ -34,7 +36,9 @@ class SentenceGroup(TyperGroup):
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except (SgpaError, TyperException) as error:
-            typer.echo(f"sgpa: {' '.join(_sentence(error).split())}", err=True)
+            # What a file holds may be part of the sentence, and must not steer the terminal.
+            told = " ".join(_sentence(error).split())
+            typer.echo(f"sgpa: {''.join(c if c.isprintable() else '�' for c in told)}", err=True)
             code = 2
         sys.exit(code or 0)
 
@@ -46,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (explain, align, report, refold, steer, study, convert, doctor, verify):
+for _command in (explain, align, batch, merge, report, refold, steer, study, convert, doctor, verify):
     app.command()(_command)
 app.add_typer(sae, name="sae")
 app.add_typer(concepts, name="concepts")

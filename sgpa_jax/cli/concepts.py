@@ -271,7 +271,7 @@ def _captions(path: Path) -> dict[str, str]:
         try:
             row = json.loads(line)
             clip, caption = row.get("id") or row["audio"], row["caption"]
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise UsageError(f"line {number} of {path} has no id and caption; give JSON lines with both") from error
         found[str(clip)] = str(caption)
     return found

@@ -18,9 +18,11 @@ from sgpa_jax.cli.options import (
     Groups,
     Interactions,
     Language,
+    Preset,
     Rules,
     Seed,
     Unspellable,
+    given,
 )
 from sgpa_jax.cli.outputs import check_folder, show, show_plan, write_files
 from sgpa_jax.cli.progress import progress_bar
@@ -28,6 +30,7 @@ from sgpa_jax.errors import UsageError
 
 
 def explain(
+    context: typer.Context,
     audio: Annotated[Path | None, typer.Argument(metavar="AUDIO", help="Recording: WAV, FLAC, MP3 or Ogg.")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Explain the clip that ships, with its own question.")] = False,
     transcript: Annotated[
@@ -52,11 +55,12 @@ def explain(
         str | None, typer.Option(metavar="data=N,model=M", help="Devices: N groups share coalitions, M the weights.")
     ] = None,
     language: Language = None,
+    preset: Preset = None,
     players: Annotated[
         str,
         typer.Option(
             metavar="KIND",
-            help="Who plays: words, phrases, energy, native, windows:0.5 (seconds), or none (text only).",
+            help="Who plays: words, speech (without sounds), phrases, energy, native, windows:0.5 (seconds), or none.",
         ),
     ] = "words",
     text: Annotated[
@@ -128,7 +132,7 @@ def explain(
         )
     if transcript is not None and alignment is not None:
         raise UsageError("expected either --transcript, what is said, or --alignment, a file that also says when")
-    if transcript is None and alignment is None and players in ("words", "phrases"):
+    if transcript is None and alignment is None and players in ("words", "speech", "phrases"):
         raise UsageError(
             f"players that are {players} need --transcript, what is said, or --alignment, a file that also says when"
         )
@@ -148,6 +152,7 @@ def explain(
         "language": language,
         "system": system,
         "response": response,
+        "preset": preset,
         "players": players,
         "text": text,
         "absence": absence,
@@ -162,22 +167,24 @@ def explain(
         "long": long,
     }
     if dry_run:
-        show_plan(sgpa_jax.plan(clip, **asked), as_json=as_json)
+        show_plan(sgpa_jax.plan(clip, **given(context, preset, asked)), as_json=as_json)
         return
     from sgpa_jax.archive import COALITIONS
 
     with progress_bar() as progress:
+        asked |= {
+            "value": value,
+            "tolerance": tolerance,
+            "control": control,
+            "interactions": interactions,
+            "concepts": concepts,
+            "top": top,
+            "max_new_tokens": max_new_tokens,
+            "seed": seed,
+        }
         explanation = sgpa_jax.explain(
             clip,
-            **asked,
-            value=value,
-            tolerance=tolerance,
-            control=control,
-            interactions=interactions,
-            concepts=concepts,
-            top=top,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
+            **given(context, preset, asked),
             archive=None if out is None else out / COALITIONS,
             progress=progress,
         )

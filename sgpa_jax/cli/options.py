@@ -1,7 +1,8 @@
 """Options that several commands share."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,4 +46,29 @@ Interactions = Annotated[
         metavar="INDEX:ORDER", help="Also what groups of players do together, such as k-SII:2; wants all coalitions."
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="paper|authors",
+        help="Options that belong together: what SGPA's text says, or what its authors' code does.",
+    ),
+]
+
+
+def given(context: typer.Context, preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, without those that nobody gave where a preset is to choose them."""
+    if preset is None:
+        return dict(options)
+    from sgpa_jax.api import PRESETS
+
+    chosen = PRESETS.get(preset, {})
+
+    def is_left(name: str) -> bool:
+        # By its name: typer brings its own copy of click's enumeration along.
+        source = context.get_parameter_source(name)
+        return name in chosen and source is not None and source.name == "DEFAULT"
+
+    return {name: option for name, option in options.items() if not is_left(name)}
+
+
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Decides every random draw.")]

@@ -184,7 +184,7 @@ class ConceptBank:
             schema = told["schema"]
         except FileNotFoundError:
             raise UsageError(f"{folder} holds no concepts; give a folder that `sgpa concepts rank` wrote") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{folder / BANK} is damaged; rank the clips again") from error
         if schema != SCHEMA:
             raise UsageError(f"{folder / BANK} is of schema {schema!r}, but this version reads {SCHEMA}; rank again")
@@ -192,7 +192,7 @@ class ConceptBank:
             arrays = _arrays(folder, told["numbers"])
             concepts = tuple(_concepts(folder, told["concepts"], arrays))
             return cls(told["model"], told["sae"], concepts, told["facts"])
-        except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
             raise UsageError(f"the concepts in {folder} are damaged or incomplete; rank the clips again") from error
 
 

@@ -141,7 +141,7 @@ class CaptionEmbedder:
                     raise UsageError(f"{path} is of schema {told['schema']!r}, but this version reads {_SCHEMA}")
                 arrays = {name: file.get_tensor(name) for name in _ARRAYS}
             return cls(told["name"], tuple(json.loads(told["words"])), **arrays)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{path} is damaged ({error}); fit the embedder again") from error
 
 

@@ -37,8 +37,7 @@ class ClapEmbedder:
         Raises:
             CheckpointError: torch is not installed, or there is no such complete checkpoint.
         """
-        model, processor = loaded(name_or_folder, "ClapModel", "ClapProcessor")
-        return cls(str(name_or_folder), model, processor)
+        return cls(*loaded(name_or_folder, "ClapModel", "ClapProcessor"))
 
     def embed_audio(self, clips: Sequence[Clip]) -> Float[np.ndarray, "N E"]:
         """Unit vectors of clips.

@@ -12,8 +12,10 @@ from sgpa_jax.errors import CheckpointError
 
 def loaded(
     name_or_folder: str | Path, model_class: str, reader_class: str, *, dtype: str = "float32"
-) -> tuple[Any, Any]:
+) -> tuple[str, Any, Any]:
     """Load a model, ready to be asked, and what prepares its inputs, by the names of their classes in transformers.
+
+    The first of what is returned is the name to record: of a hub id, with the commit that both are of.
 
     Args:
         name_or_folder: a folder, or a hub id `organisation/name` or `organisation/name@revision`.
@@ -36,10 +38,13 @@ def loaded(
         model = getattr(transformers, model_class).from_pretrained(
             name, revision=revision, use_safetensors=True, dtype=dtype
         )
-        reader = getattr(transformers, reader_class).from_pretrained(name, revision=revision)
+        # A branch may move on between two downloads, and after them.
+        commit = getattr(model.config, "_commit_hash", None)
+        reader = getattr(transformers, reader_class).from_pretrained(name, revision=commit or revision)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise CheckpointError(
             f"{name_or_folder} cannot be loaded as a {model_class} ({reason}); give the folder or the hub id of one"
         ) from error
-    return model.eval().requires_grad_(False), reader
+    told = str(name_or_folder) if commit is None else f"{name}@{commit}"
+    return told, model.eval().requires_grad_(False), reader

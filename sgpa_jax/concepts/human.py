@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from sgpa_jax.concepts.bank import ConceptBank
 from sgpa_jax.errors import UsageError
-from sgpa_jax.files import atomic_write
+from sgpa_jax.files import atomic_write, from_cell, to_cell
 from sgpa_jax.typing import PRNGKeyArray
 
 SHEET, ITEMS = "ratings.csv", "items.csv"
@@ -145,7 +145,10 @@ def krippendorff_alpha(rating_ri: Float[np.ndarray, "R I"]) -> float:
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    cells = [
+        [to_cell(cell.replace("\r", " ")) if isinstance(cell, str) else cell for cell in row] for row in (header, *rows)
+    ]
+    csv.writer(buffer, lineterminator="\n").writerows(cells)
     return buffer.getvalue()
 
 
@@ -157,4 +160,4 @@ def _read(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     for row in rows:
         if any(row.get(name) is None for name in wanted):
             raise UsageError(f"{path} has a row without {' or '.join(map(repr, wanted))}; restore the column")
-    return rows
+    return [{name: from_cell(row[name]) for name in wanted} for row in rows]

@@ -42,7 +42,7 @@ class BertScore:
         Raises:
             CheckpointError: torch is not installed, or there is no such complete checkpoint.
         """
-        return cls(str(name_or_folder), *loaded(name_or_folder, "AutoModel", "AutoTokenizer"), layer)
+        return cls(*loaded(name_or_folder, "AutoModel", "AutoTokenizer"), layer)
 
     def f1(self, found: Sequence[str], given: Sequence[str]) -> Float[np.ndarray, " N"]:
         """F1 of each pair of texts."""

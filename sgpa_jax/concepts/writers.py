@@ -65,8 +65,8 @@ class TransformersCaptioner:
         Raises:
             CheckpointError: torch is not installed, or there is no such complete checkpoint.
         """
-        model, processor = loaded(name_or_folder, "AutoModelForMultimodalLM", "AutoProcessor", dtype=dtype)
-        return cls(str(name_or_folder), model, processor, prompt, max_new_tokens)
+        found = loaded(name_or_folder, "AutoModelForMultimodalLM", "AutoProcessor", dtype=dtype)
+        return cls(*found, prompt, max_new_tokens)
 
     def caption(self, clip: Clip) -> str:
         """What the model says."""
@@ -94,7 +94,7 @@ class LanguageModel:
         Raises:
             CheckpointError: torch is not installed, or there is no such complete checkpoint.
         """
-        return cls(str(name_or_folder), *loaded(name_or_folder, "AutoModelForCausalLM", "AutoTokenizer", dtype=dtype))
+        return cls(*loaded(name_or_folder, "AutoModelForCausalLM", "AutoTokenizer", dtype=dtype))
 
     def name_concept(self, captions: Sequence[str], others: Sequence[str] = ()) -> ConceptName:
         """A name in a few words; the confidence is the mean probability (geometric) of its tokens."""

@@ -1,7 +1,8 @@
 """Estimators: from a game and a budget to an `Estimate`, one method a file; none ever sees a model."""
 
+from sgpa_jax.estimators.authors import AUTHORS, authors_budget
 from sgpa_jax.estimators.base import Attribution, Control, Estimate, Estimator
-from sgpa_jax.estimators.estimate import estimate
+from sgpa_jax.estimators.estimate import estimate, estimating
 from sgpa_jax.estimators.exact import Exact
 from sgpa_jax.estimators.interactions import INDICES, Interactions, interactions
 from sgpa_jax.estimators.methods import ESTIMANDS, ESTIMATORS, choose_estimator, first_coalitions
@@ -12,6 +13,7 @@ from sgpa_jax.estimators.refold import refold
 from sgpa_jax.estimators.stopping import Tolerance
 
 __all__ = [
+    "AUTHORS",
     "ESTIMANDS",
     "ESTIMATORS",
     "INDICES",
@@ -23,8 +25,10 @@ __all__ = [
     "Interactions",
     "Permutation",
     "Tolerance",
+    "authors_budget",
     "choose_estimator",
     "estimate",
+    "estimating",
     "exact_owen",
     "first_coalitions",
     "interactions",

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from sgpa_jax.errors import UsageError, unknown_name
+from sgpa_jax.estimators.authors import AUTHORS, check_authors_budget, first_phase
 from sgpa_jax.estimators.complementary import ComplementaryContributions
 from sgpa_jax.estimators.exact import Exact
 from sgpa_jax.estimators.gaussian import MOST_PAIRS, GaussianProcess
@@ -35,7 +36,7 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "proxy": (TreeProxy,),
 }
 ESTIMATORS = tuple(METHODS)
-"""The names of the methods; `auto` chooses one of them."""
+"""The names of the methods; `auto` chooses one of them. `AUTHORS` is one more, for comparison alone."""
 
 LINEAR = ("permutation", "kernelshap", "leverage", "complementary", "unbiased_kernelshap")
 """Those that are linear in the game, so that a control variate serves them."""
@@ -60,7 +61,7 @@ def choose_estimator(
         UsageError: an unknown name, an estimand that the estimator does not offer, or groups that do not belong to it.
         BudgetError: the budget is too small for it.
     """
-    if estimator not in (*ESTIMATORS, "auto"):
+    if estimator not in (*ESTIMATORS, AUTHORS, "auto"):
         raise unknown_name("estimator", estimator, (*ESTIMATORS, "auto"))
     if estimand not in ESTIMANDS:
         raise unknown_name("estimand", estimand, ESTIMANDS)
@@ -69,12 +70,15 @@ def choose_estimator(
             f"the {estimand} values came {'without' if groups is None else 'with'} groups: owen takes groups of "
             "players, and no other values do"
         )
+    if estimator == AUTHORS and estimand == "shapley":
+        check_authors_budget(n_players, budget)
+        return AUTHORS
     name = estimator
     if estimator == "auto":
         all_of_them = Exact(n_players, estimand=estimand, groups=groups or ()).n_coalitions
         sampled = "gaussian" if budget <= 2 + 2 * MOST_PAIRS else "proxy"
         name = "exact" if all_of_them <= budget else ("permutation" if estimand == "owen" else sampled)
-    if not any(estimand in kind.estimands for kind in METHODS[name]):
+    if not any(estimand in kind.estimands for kind in METHODS.get(name, ())):
         able = [other for other, kinds in METHODS.items() if any(estimand in kind.estimands for kind in kinds)]
         raise UsageError(f"the estimator {name} offers no {estimand} values: expected one of {', '.join(able)}")
     method_for(name, estimand, groups, n_players, budget)  # refuses a budget that is too small
@@ -96,6 +100,8 @@ def first_coalitions(
         UsageError, BudgetError: as `estimate`.
     """
     name = choose_estimator(estimator, n_players, budget, estimand=estimand, groups=groups)
+    if name == AUTHORS:
+        return first_phase(n_players, budget, key=key)
     method = method_for(name, estimand, groups, n_players, budget)
     return proposed(method, key)
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sgpa_jax.errors import UsageError
+from sgpa_jax.estimators.authors import AUTHORS
 from sgpa_jax.estimators.base import Estimate
 from sgpa_jax.estimators.estimate import estimate
 from sgpa_jax.estimators.methods import METHODS, choose_estimator, method_for
@@ -50,13 +51,14 @@ def refold(
         return estimate(known, estimator, estimand=estimand, groups=groups, budget=len(masks_cp), key=key)
     masks_cp, values_ck = _paired(masks_cp, values_ck)
     name = choose_estimator(estimator, n_players, len(masks_cp), estimand=estimand, groups=groups)
-    method = replace(method_for(name, estimand, groups, n_players, len(masks_cp)), n_outputs=values_ck.shape[1])
-    if not method.takes_any_sample:
+    method = None if name == AUTHORS else method_for(name, estimand, groups, n_players, len(masks_cp))
+    if method is None or not method.takes_any_sample:
         able = [other for other, classes in METHODS.items() if any(kind.takes_any_sample for kind in classes)]
         raise UsageError(
             f"the estimator {name} needs coalitions of its own drawing, but these are of another run: expected one of "
             f"{', '.join(able)}"
         )
+    method = replace(method, n_outputs=values_ck.shape[1])
     return Estimate(
         **arrays_of(solved_on_host(method, key, [(masks_cp, values_ck)])),
         estimand=estimand,

@@ -1,6 +1,6 @@
 """Running a method on the host, in float64: no accelerator computes in it, or only slowly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,10 @@ from sgpa_jax.errors import UsageError
 from sgpa_jax.estimators.base import Attribution
 from sgpa_jax.estimators.exact import Exact
 from sgpa_jax.estimators.permutation import Permutation
-from sgpa_jax.typing import PRNGKeyArray
+from sgpa_jax.typing import MaskCP, PRNGKeyArray, ValueCK
+
+Told = tuple[Bool[np.ndarray, "C P"], Float[np.ndarray, "C K"]]
+"""Coalitions of one proposal, and what they are worth."""
 
 
 def proposed(method: Any, key: PRNGKeyArray) -> Bool[np.ndarray, "C P"]:
@@ -22,15 +25,13 @@ def proposed(method: Any, key: PRNGKeyArray) -> Bool[np.ndarray, "C P"]:
     return np.asarray(_propose(method, method.init(key)))
 
 
-def asked(
-    method: Any, key: PRNGKeyArray, values_of: Callable[[np.ndarray], np.ndarray]
-) -> tuple[Any, list[tuple[Bool[np.ndarray, "C P"], Float[np.ndarray, "C K"]]]]:
-    """Return all coalitions that a method asks for, proposal by proposal, with their values in float64.
+def asking(method: Any, key: PRNGKeyArray) -> Generator[MaskCP, ValueCK, tuple[Any, list[Told]]]:
+    """Yield the coalitions that a method asks for, proposal by proposal, and take what they are worth.
 
-    The method is returned too, for as many outputs as there turned out to be.
+    Returns the method for as many outputs as there turned out to be, and all that it was told, in float64.
     """
     masks_cp = proposed(method, key)
-    told = [(masks_cp, values_of(masks_cp).astype(np.float64))]
+    told = [(masks_cp, np.asarray((yield masks_cp), np.float64))]
     method = replace(method, n_outputs=told[0][1].shape[1])
     state = method.init(key)
     while len(told) < method.n_proposals:
@@ -38,7 +39,7 @@ def asked(
         # Only what to ask next comes from this state: in float32, as draws are made outside of float64.
         state = _update(method, state, masks_cp, values_ck.astype(np.float32))
         masks_cp = np.asarray(_propose(method, state))
-        told.append((masks_cp, values_of(masks_cp).astype(np.float64)))
+        told.append((masks_cp, np.asarray((yield masks_cp), np.float64)))
     return method, told
 
 

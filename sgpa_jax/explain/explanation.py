@@ -145,7 +145,16 @@ class Explanation:
             raise ExplanationError(
                 f"cannot open {str(path)!r} ({error}): expected a saved explanation; check the path"
             ) from error
-        return cls(**from_json(data, str(path)))
+        return cls.from_json(data, str(path))
+
+    @classmethod
+    def from_json(cls, data: bytes | str, name: str) -> "Explanation":
+        """Read what `to_json` returned; `name` is what complaints call it.
+
+        Raises:
+            ExplanationError: it is damaged, no explanation, or of a newer schema.
+        """
+        return cls(**from_json(data, name))
 
     def with_wave(self, source: str | os.PathLike[str] | Clip | None = None) -> "Explanation":
         """Return this explanation with its recording, read from `source` or from where it was found at the time.

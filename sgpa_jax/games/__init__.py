@@ -6,20 +6,25 @@ from typing import TYPE_CHECKING, Any
 from sgpa_jax.games.game import Evaluations, Game, Reference, Score
 
 if TYPE_CHECKING:
+    from sgpa_jax.games.authors import AUTHORS_GAME, authors_game
     from sgpa_jax.games.controls import CONTROLS, control_game
     from sgpa_jax.games.cost import speech_cost
     from sgpa_jax.games.flat import evaluate_flat
+    from sgpa_jax.games.hearing import frames_of_everybody
     from sgpa_jax.games.passage import TOKEN_ABSENCES, Passage
     from sgpa_jax.games.readout import Readout
     from sgpa_jax.games.responses import RESPONSE_SCORES, response_game
-    from sgpa_jax.games.speech import ABSENCES, VALUES, engine_of, speech_game
+    from sgpa_jax.games.speech import ABSENCES, VALUES, HeardGame, engine_of, speech_game
+    from sgpa_jax.games.together import evaluate_together
     from sgpa_jax.games.tokens import TEXT_ABSENCES, native_players, neutral_token, speech_passage
     from sgpa_jax.games.trie import coalition_values, evaluate_coalitions, plan_for, scene_of
+    from sgpa_jax.games.waveform import coalition_bytes, coalitions_at_once
     from sgpa_jax.games.windows import prepare_windows
     from sgpa_jax.models import Decoder
 
 __all__ = [
     "ABSENCES",
+    "AUTHORS_GAME",
     "CONTROLS",
     "RESPONSE_SCORES",
     "TEXT_ABSENCES",
@@ -28,15 +33,21 @@ __all__ = [
     "Decoder",
     "Evaluations",
     "Game",
+    "HeardGame",
     "Passage",
     "Readout",
     "Reference",
     "Score",
+    "authors_game",
+    "coalition_bytes",
     "coalition_values",
+    "coalitions_at_once",
     "control_game",
     "engine_of",
     "evaluate_coalitions",
     "evaluate_flat",
+    "evaluate_together",
+    "frames_of_everybody",
     "native_players",
     "neutral_token",
     "plan_for",
@@ -51,19 +62,26 @@ __all__ = [
 # The engines bring the networks along; a game around somebody else's model does without them.
 _HOMES = {
     "ABSENCES": "sgpa_jax.games.speech",
+    "AUTHORS_GAME": "sgpa_jax.games.authors",
     "CONTROLS": "sgpa_jax.games.controls",
     "Decoder": "sgpa_jax.models",
+    "HeardGame": "sgpa_jax.games.speech",
     "Passage": "sgpa_jax.games.passage",
     "RESPONSE_SCORES": "sgpa_jax.games.responses",
     "Readout": "sgpa_jax.games.readout",
     "TEXT_ABSENCES": "sgpa_jax.games.tokens",
     "TOKEN_ABSENCES": "sgpa_jax.games.passage",
     "VALUES": "sgpa_jax.games.speech",
+    "authors_game": "sgpa_jax.games.authors",
+    "coalition_bytes": "sgpa_jax.games.waveform",
+    "coalitions_at_once": "sgpa_jax.games.waveform",
+    "frames_of_everybody": "sgpa_jax.games.hearing",
     "coalition_values": "sgpa_jax.games.trie",
     "control_game": "sgpa_jax.games.controls",
     "engine_of": "sgpa_jax.games.speech",
     "evaluate_coalitions": "sgpa_jax.games.trie",
     "evaluate_flat": "sgpa_jax.games.flat",
+    "evaluate_together": "sgpa_jax.games.together",
     "native_players": "sgpa_jax.games.tokens",
     "neutral_token": "sgpa_jax.games.tokens",
     "plan_for": "sgpa_jax.games.trie",

@@ -193,14 +193,33 @@ class Game:
         masks_cp = np.unpackbits(packed, axis=1, count=self.n_players).astype(bool)
         return masks_cp, _rows(list(self._archive.values())) if self._archive else []
 
-    def remember(self, masks_cp: MaskCP, outputs: Any) -> None:
-        """Take outputs over that `known` told of the same game: they are not evaluated again.
+    def unknown(self, masks_cp: MaskCP) -> Bool[np.ndarray, "C P"]:
+        """Return the different coalitions among these that would have to be evaluated; none of them may be left.
+
+        Raises:
+            UsageError: the masks are not bool[C, P].
+        """
+        masks_cp = self._checked_masks(masks_cp) & self._matters_p[None]
+        keys = [row.tobytes() for row in np.packbits(masks_cp, axis=1)]
+        return masks_cp[list({key: row for row, key in enumerate(keys) if key not in self._archive}.values())]
+
+    def remember(self, masks_cp: MaskCP, outputs: Any, *, model_forwards: int | None = None) -> None:
+        """Take outputs over that `known` told of the same game, or that were found elsewhere: none is evaluated again.
+
+        Args:
+            masks_cp: the coalitions, as `known` or `unknown` gave them.
+            outputs: what `evaluate` would return.
+            model_forwards: what the model computed for this game to find them; None: they are not this run's.
 
         Raises:
             UsageError: the masks are not bool[C, P], or there is no output for each.
         """
         masks_cp = self._checked_masks(masks_cp)
         outputs = _checked_outputs(outputs, len(masks_cp))
+        if model_forwards is not None:
+            self._evaluations += Evaluations(unique=len(masks_cp), model_forwards=model_forwards)
+            if self._gives_values:
+                _refuse_infinite(outputs, masks_cp)
         self._archive.update(zip((row.tobytes() for row in np.packbits(masks_cp, axis=1)), outputs, strict=True))
 
     def forget(self) -> None:

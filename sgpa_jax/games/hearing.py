@@ -9,7 +9,7 @@ Axes: `B` coalitions at once, `C` coalitions, `P` players, `S` samples, `F` fram
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -63,12 +63,31 @@ class Rendered(NamedTuple):
         return frames[:, : self.wave_bs.shape[1] // front_end.hop_samples]
 
 
+class Taken(NamedTuple):
+    """Frames as they are.
+
+    Attributes:
+        frames_bfm: float32[B, F, M].
+    """
+
+    frames_bfm: Any
+
+    def frames(self, front_end: Any) -> Float[Array, "B F M"]:
+        """Give them."""
+        return self.frames_bfm
+
+
 class Hearing(Protocol):
     """One absence in one recording."""
 
     @property
     def is_settled(self) -> bool:
         """Whether frames are features already, or still to be settled."""
+        ...
+
+    @property
+    def table_nm(self) -> Any | None:
+        """The frames that coalitions pick from, float32[N, M]; None where each has frames of its own."""
         ...
 
     @property
@@ -112,6 +131,19 @@ def hearing_of(model: Model, clip: Clip, players: Players, absence: str) -> Hear
     return patterns if 2 ** int(patterns.color_p.max() + 1) <= _MOST_PATTERNS else waves
 
 
+def bucket_of(n_frames: int, *, most: int) -> int:
+    """Return how many frames to compute where no coalition has more than `most`: each size is a program to compile."""
+    whole = round_up_in_octaves(most, step=_FRAME_STEP, parts=_SIZES)
+    return min(whole, round_up_in_octaves(n_frames, step=_FRAME_STEP, parts=_FEW_SIZES))
+
+
+def frames_of_everybody(model: Model, n_samples: int) -> int:
+    """Mel frames that are computed for a whole recording, in its bucket: eight sizes an octave."""
+    front_end: Any = model.config.front_end
+    n_frames = int(front_end.n_frames(max(int(n_samples), model.minimum_samples)))
+    return round_up_in_octaves(n_frames + front_end.room_frames, step=_FRAME_STEP, parts=_SIZES)
+
+
 @dataclass(frozen=True, eq=False)
 class _Waves:
     """Every coalition rendered: `delete`, and the others where more than a few players share a frame."""
@@ -123,6 +155,7 @@ class _Waves:
     absence: str
     noise_s: Float[np.ndarray, " S"]
     is_settled = False
+    table_nm = None
 
     @property
     def is_audible_p(self) -> Bool[np.ndarray, " P"]:
@@ -147,10 +180,9 @@ class _Waves:
         return front_end.n_frames(self.n_samples(masks_cp))
 
     def bucket(self, n_frames: int) -> int:
-        """Few sizes for the many lengths of `delete`: each is a program to compile."""
-        room = self.model.config.front_end.room_frames
-        whole = round_up_in_octaves(self._n_whole + room, step=_FRAME_STEP, parts=_SIZES)
-        return min(whole, round_up_in_octaves(n_frames + room, step=_FRAME_STEP, parts=_FEW_SIZES))
+        """Few sizes for the many lengths of `delete`."""
+        most = frames_of_everybody(self.model, int(self._samples_p.sum()))
+        return bucket_of(n_frames + self.model.config.front_end.room_frames, most=most)
 
     def hear(self, masks_bp: Bool[np.ndarray, "B P"], n_frames: int) -> Rendered:
         """Render coalitions: cuts on the host, where they are copies of a few runs of samples."""
@@ -162,10 +194,6 @@ class _Waves:
         wave, noise = np.pad(self.wave_s, room), np.pad(self.noise_s, room)
         owner = np.pad(self.owner_s, room, constant_values=PADDING)
         return Rendered(_render(wave, owner, noise, masks_bp, self.absence), n_samples)
-
-    @functools.cached_property
-    def _n_whole(self) -> int:
-        return int(self.n_frames(np.ones((1, self.n_players), bool))[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +213,7 @@ class _Patterns:
     def of(cls, waves: _Waves) -> "_Patterns":
         """Colour the players in the order of time: those who meet in a frame follow one another."""
         front_end = waves.model.config.front_end
-        whole = waves._n_whole + front_end.room_frames
-        middle_f = np.arange(round_up_in_octaves(whole, step=_FRAME_STEP, parts=_SIZES)) * front_end.hop_samples
+        middle_f = np.arange(frames_of_everybody(waves.model, len(waves.wave_s))) * front_end.hop_samples
         samples = [np.flatnonzero(waves.owner_s == player) for player in range(waves.n_players)]
         first_p, last_p = (np.array([of_player[end] for of_player in samples])[:, None] for end in (0, -1))
         reach = front_end.reach_samples
@@ -210,15 +237,22 @@ class _Patterns:
         return self.is_near_pf.shape[1]
 
     def hear(self, masks_bp: Bool[np.ndarray, "B P"], n_frames: int) -> Picked:
-        """Pick the frames of the pattern around each."""
+        """Pick the frames of the pattern around each; the last one, which holds nothing, again and again for more."""
+        n_own = self.is_near_pf.shape[1]
         pattern_bf = (masks_bp << self.color_p) @ self.is_near_pf.astype(np.int64)
-        index_bf = pattern_bf * n_frames + np.arange(n_frames)
-        return Picked(self._table_nm, index_bf.astype(np.int32))
+        index_bf = pattern_bf * n_own + np.arange(n_own)
+        return Picked(self.table_nm, np.pad(index_bf, ((0, 0), (0, n_frames - n_own)), mode="edge").astype(np.int32))
 
     @functools.cached_property
-    def _table_nm(self) -> Float[Array, "N M"]:
-        patterns_x1 = np.arange(2 ** (int(self.color_p.max()) + 1))[:, None]
-        rendered = self.waves.hear(patterns_x1 >> self.color_p[None] & 1 == 1, self.is_near_pf.shape[1])
+    def table_nm(self) -> Float[Array, "N M"]:
+        """The frames of every set of colours, one set after the other."""
+        # Players of one colour stand in for one player, so that their number compiles nothing.
+        n_colors, owner_s = int(self.color_p.max()) + 1, self.waves.owner_s
+        of_colors = replace(
+            self.waves, owner_s=np.where(owner_s < 0, owner_s, self.color_p[owner_s]), n_players=n_colors
+        )
+        patterns_xc = np.arange(2**n_colors)[:, None] >> np.arange(n_colors)[None] & 1 == 1
+        rendered = of_colors.hear(patterns_xc, self.is_near_pf.shape[1])
         frames = _frames(self.waves.model.config.front_end, rendered)
         return frames.reshape(-1, frames.shape[2])
 
@@ -263,8 +297,7 @@ class _CutFrames:
 
     def bucket(self, n_frames: int) -> int:
         """Few sizes for many lengths."""
-        whole = round_up_in_octaves(len(self.owner_f), step=_FRAME_STEP, parts=_SIZES)
-        return min(whole, round_up_in_octaves(n_frames, step=_FRAME_STEP, parts=_FEW_SIZES))
+        return bucket_of(n_frames, most=len(self.owner_f))
 
     def hear(self, masks_bp: Bool[np.ndarray, "B P"], n_frames: int) -> Picked:
         """Join the frames that are left."""

@@ -19,16 +19,16 @@ from jaxtyping import Array, Bool, Int
 from sgpa_jax.audio import TOKEN_STEP, round_up
 from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games.flat import order_of, order_without
-from sgpa_jax.games.hearing import HEARD_ABSENCES, Picked, Rendered, hearing_of
+from sgpa_jax.games.hearing import HEARD_ABSENCES, Hearing, Picked, Rendered, hearing_of
 from sgpa_jax.games.passage import TOKEN_ABSENCES
 from sgpa_jax.games.tokens import absences_of, neutral_token, speech_passage, text_owners
-from sgpa_jax.models import AudioLM, Layout, Model, ModelInputs, Order, Placed, layout_row, with_response
+from sgpa_jax.models import AudioLM, Layout, Model, ModelInputs, Order, Placed, gathered, layout_row, with_response
 from sgpa_jax.players import NOBODY, Players
 
 
 def prompts_of(
     model: Model, inputs: ModelInputs, players: Players, *, absence: str, baseline: str, text_absence: str
-) -> "_Heard | _Embedded":
+) -> "HeardPrompts | _Embedded":
     """Return what maps coalitions of the players of the prompt in `inputs` to prompts, without a response.
 
     It maps bool[C, P] to a `Placed` and the `Order` of its tokens (None: as they stand), and tells `n_shared`, how many
@@ -48,22 +48,26 @@ def prompts_of(
                 f"answers to a recording in windows are not compared under the absence {absence!r}: choose one of "
                 f"{', '.join(TOKEN_ABSENCES)}, or explain the log-probability"
             )
-        return _Heard(model, inputs, players, absence, text_absence)
+        heard = replace(players, players=tuple(players[index] for index in players.heard))
+        return HeardPrompts(model, inputs, players, hearing_of(model, inputs.clips[0], heard, absence), text_absence)
     return _Embedded(model, inputs, players, absence, baseline, text_absence)
 
 
-class _Heard:
-    """Recordings rendered, heard and placed, in a shape that the longest of them fits in."""
+class HeardPrompts:
+    """Recordings rendered, heard and placed, in a shape that the longest of them fits in; as `prompts_of` tells.
 
-    def __init__(self, model: Model, inputs: ModelInputs, players: Players, absence: str, text_absence: str) -> None:
-        self._model, self._heard = model, list(players.heard)
+    No coalition of the `hearing` is longer than the one recording in `inputs`.
+    """
+
+    def __init__(
+        self, model: Model, inputs: ModelInputs, players: Players, hearing: Hearing, text_absence: str = "attention"
+    ) -> None:
+        self._model, self._heard, self._hearing = model, list(players.heard), hearing
         is_replaced = bool(players.text) and text_absence == "replace"
         self._neutral = neutral_token(model)[0] if is_replaced else None
         self._text_absence = text_absence if players.text and not is_replaced else None
-        heard = replace(players, players=tuple(players[index] for index in players.heard))
-        self._hearing = hearing_of(model, inputs.clips[0], heard, absence)
         self.matters_p = np.ones(len(players), bool)
-        self.matters_p[self._heard] = self._hearing.is_audible_p
+        self.matters_p[self._heard] = hearing.is_audible_p
         n_tokens = inputs.response_start
         spare = round_up(n_tokens, TOKEN_STEP) - n_tokens
         is_text, owner = inputs.clip_t[:n_tokens] < 0, text_owners(inputs, players)[:n_tokens]
@@ -83,7 +87,8 @@ class _Heard:
         return self._hearing.n_frames(masks_cp[:, self._heard])
 
     def __call__(self, masks_cp: Bool[Array, "C P"]) -> tuple[Placed, Order | None]:
-        masks, encoder, mesh = np.asarray(masks_cp), self._model.config.encoder, self._model.mesh
+        """Place the coalitions of a batch."""
+        masks, encoder, mesh = np.asarray(gathered(masks_cp)), self._model.config.encoder, self._model.mesh
         n_frames_c = self.length(masks)
         n_frames = self._hearing.bucket(int(n_frames_c.max()))
         n_tokens = round_up(self._n_text + encoder.n_tokens(int(n_frames_c.max())), TOKEN_STEP)

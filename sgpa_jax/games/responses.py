@@ -8,6 +8,7 @@ Axes: `C` coalitions, `P` players, `N` tokens of a response, `K` codebooks.
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games.game import Game, Score
 from sgpa_jax.games.prompts import prompts_of
 from sgpa_jax.games.scores import embedding_cosine, tfidf_cosine
-from sgpa_jax.models import AudioLM, Model, ModelInputs, Response, Speech, starts_of
+from sgpa_jax.models import AudioLM, Model, ModelInputs, Response, Speech, gathered, starts_of
 from sgpa_jax.players import Players
 
 RESPONSE_SCORES = ("tfidf", "tfidf_per_phase", "response_embedding")
@@ -72,13 +73,31 @@ def response_game(
         PlayerError: as `speech_game`.
     """
     starts_of(inputs)
+    prompts = prompts_of(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
+    return Game(
+        answers_to(model, prompts, max_new_tokens=max_new_tokens, mode=mode),
+        len(players),
+        score=_named_score(score, model) if isinstance(score, str) else score,
+        microbatch=answers_at_once(model) if microbatch is None else microbatch,
+        mesh=model.mesh,
+        outputs=("response",) if isinstance(score, str) else None,
+        jit=False,
+        length=prompts.length,
+        matters_p=prompts.matters_p,
+        progress=progress,
+    )
+
+
+def answers_to(
+    model: Model, prompts: Any, *, max_new_tokens: int, mode: str | None = None
+) -> Callable[[Bool[Array, "C P"]], list[Response] | list[Speech]]:
+    """Return what answers coalitions whose `prompts` are those of `prompts_of`, all of a batch at once.
+
+    Raises:
+        UsageError: no room for a token.
+    """
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}, but a response takes at least one; give more")
-    if microbatch is None:
-        microbatch = round_up(
-            _ON_CPU if model.platform == "cpu" else _ELSEWHERE, 1 if model.mesh is None else model.mesh.shape["data"]
-        )
-    prompts = prompts_of(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
 
     def respond(masks_cp: Bool[Array, "C P"]) -> list[Response] | list[Speech]:
         placed, order = prompts(masks_cp)
@@ -87,18 +106,13 @@ def response_game(
             return model.generate_batch(placed, max_new_tokens=max_new_tokens, order=order, n_shared=n_shared)
         return model.speak_batch(placed, max_new_tokens=max_new_tokens, mode=mode, order=order, n_shared=n_shared)
 
-    return Game(
-        respond,
-        len(players),
-        score=_named_score(score, model) if isinstance(score, str) else score,
-        microbatch=microbatch,
-        mesh=model.mesh,
-        outputs=("response",) if isinstance(score, str) else None,
-        jit=False,
-        length=prompts.length,
-        matters_p=prompts.matters_p,
-        progress=progress,
-    )
+    return respond
+
+
+def answers_at_once(model: Model) -> int:
+    """Return how many coalitions are best answered at once on the model's devices."""
+    at_once = _ON_CPU if model.platform == "cpu" else _ELSEWHERE
+    return round_up(at_once, 1 if model.mesh is None else model.mesh.shape["data"])
 
 
 def tokens_of(response: Response | Speech) -> list[Hashable]:
@@ -132,7 +146,9 @@ def token_embeddings(model: Model, *, rows: int = 64) -> Callable[[Sequence[Resp
                     frames = np.array([frame for frame in response.codes if frame], np.int32)
                     codes[row, np.flatnonzero(response.is_audio)] = frames.reshape(-1, n_codebooks)
             lengths = np.array([len(response.ids) for response in part] + [0] * (rows - len(part)), np.int32)
-            parts.append(np.asarray(_mean_embedding(model.graphdef, model.state, ids, codes, lengths))[: len(part)])
+            parts.append(
+                np.asarray(gathered(_mean_embedding(model.graphdef, model.state, ids, codes, lengths)))[: len(part)]
+            )
         return np.concatenate(parts)
 
     return embed

@@ -104,15 +104,12 @@ def tfidf_cosine(
         outputs: responses.
         reference: the full coalition's, and the corpus; a term that it lacks has df = 0.
         terms: the terms of a response; None: the words of a text, in lower case, of at least two letters.
-        per_phase: takes these very outputs, with the full coalition's, as the corpus, as the authors' code does in
-            each of its phases: then what a coalition is worth depends on which others are asked for beside it.
+        per_phase: takes the full coalition's response and these very outputs, in which it may stand again, as the
+            corpus, as the authors' code does in each of its phases: then what a coalition is worth depends on which
+            others are asked for beside it.
     """
     terms = words if terms is None else terms
-    corpus = reference.corpus
-    if per_phase:
-        # Outputs come from one archive: the full coalition's is this object, whoever else answers the same.
-        asked = any(output is reference.full for output in outputs)
-        corpus = outputs if asked else [reference.full, *outputs]
+    corpus = [reference.full, *outputs] if per_phase else reference.corpus
     weights = inverse_document_frequencies([terms(output) for output in corpus])
     rarest = np.log(1 + len(corpus)) + 1
 

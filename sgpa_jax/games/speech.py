@@ -20,7 +20,7 @@ from sgpa_jax.games.tokens import speech_passage
 from sgpa_jax.games.trie import evaluate_coalitions
 from sgpa_jax.games.waveform import WaveformEngine
 from sgpa_jax.games.waveform_windows import WindowsEngine
-from sgpa_jax.models import Model, ModelInputs
+from sgpa_jax.models import Model, ModelInputs, gathered
 from sgpa_jax.players import Players
 
 ABSENCES = (*HEARD_ABSENCES, *TOKEN_ABSENCES)
@@ -30,6 +30,19 @@ VALUES = ("logprob", "mean_logprob")
 
 COALITIONS_AT_ONCE, TOKENS_AT_ONCE = 4096, 2**20
 """Coalitions planned as one trie, and tokens of all of them: more share little more, and a plan takes host memory."""
+
+
+class HeardGame(Game):
+    """The game of a response's log-probability where players are absent from what is heard.
+
+    Attributes:
+        engine: what evaluates its coalitions; `together.py` lets it do so beside other games'.
+        value: one of `VALUES`.
+    """
+
+    def __init__(self, engine: WaveformEngine, value: str, fn: Callable[[Any], Any], **options: Any) -> None:
+        super().__init__(fn, engine.n_players, **options)
+        self.engine, self.value = engine, value
 
 
 def speech_game(
@@ -82,6 +95,7 @@ def speech_game(
         raise unknown_name("value", value, VALUES)
     if readout is not None:
         readout.check(model.decoder)
+    engine = None
     if engine_of(absence, players) == "trie":
         passage = speech_passage(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
 
@@ -99,7 +113,7 @@ def speech_game(
         engine = waveform_engine(model, inputs, players, absence=absence, text_absence=text_absence)
 
         def read(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
-            return np.asarray(engine.log_probs(np.asarray(masks_cp), readout=readout))
+            return np.asarray(gathered(engine.log_probs(np.asarray(gathered(masks_cp)), readout=readout)))
 
         options = {
             "microbatch": microbatch or engine.microbatch(readout=readout),
@@ -109,17 +123,22 @@ def speech_game(
         }
 
     def evaluate(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C K"]:
-        token_cr = read(masks_cp)
-        if readout is not None:
-            return token_cr
-        total_c = token_cr.sum(axis=1) if value == "logprob" else token_cr.mean(axis=1)
-        return np.concatenate([total_c[:, None], token_cr], axis=1)
+        return read(masks_cp) if readout is not None else with_total(read(masks_cp), value)
 
     if readout is None:
         names = ("response", *model.response(inputs.ids_t[inputs.response_start :].tolist()).pieces)
     else:
         names = tuple(map(str, range(readout.n_values(model.config.decoder.width))))
-    return Game(evaluate, len(players), outputs=names, jit=False, progress=progress, **options)
+    options |= {"outputs": names, "jit": False, "progress": progress}
+    if engine is None or readout is not None:
+        return Game(evaluate, len(players), **options)
+    return HeardGame(engine, value, evaluate, **options)
+
+
+def with_total(token_cr: Float[np.ndarray, "C R"], value: str) -> Float[np.ndarray, "C K"]:
+    """Put what the whole response is worth, one of `VALUES`, before the log-probabilities of its tokens."""
+    total_c = token_cr.sum(axis=1) if value == "logprob" else token_cr.mean(axis=1)
+    return np.concatenate([total_c[:, None], token_cr], axis=1)
 
 
 def waveform_engine(

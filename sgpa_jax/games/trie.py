@@ -22,7 +22,7 @@ from sgpa_jax.games.blocks import KERNELS, Block, Kernels, block_residuals, run_
 from sgpa_jax.games.passage import Passage
 from sgpa_jax.games.readout import Readout
 from sgpa_jax.games.trie_plan import Chunk, TriePlan, plan_trie
-from sgpa_jax.models import Decoder
+from sgpa_jax.models import Decoder, gathered
 
 GROUP_TOKENS, CHUNK_LEAVES = 128, 64
 """Tokens of a group, and coalitions computed at once: the quickest on CPUs, whose caches are small."""
@@ -139,7 +139,7 @@ def run_plan(
         if q < len(plan.chunks.path):
             chunk = jax.tree.map(lambda array, q=q: array[q : q + n_devices], plan.chunks)
             values = run_chunks(decoder, scene, chunk, readout, mesh, kernels, n_read)
-            waiting.append((chunk.coalition.reshape(-1), values))
+            waiting.append((chunk.coalition.reshape(-1), gathered(values)))
         # A chunk is on its way while the one before is fetched: two are alive at most.
         if len(waiting) == 2 or q >= len(plan.chunks.path):
             leaf, values = waiting.pop(0)

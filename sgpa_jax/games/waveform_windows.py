@@ -17,7 +17,7 @@ from sgpa_jax.games.hearing import hearing_of
 from sgpa_jax.games.tokens import text_rows
 from sgpa_jax.games.waveform import WaveformEngine, different_rows
 from sgpa_jax.games.windows import heard_in_clips, players_of_clip
-from sgpa_jax.models import Model, ModelInputs
+from sgpa_jax.models import Model, ModelInputs, gathered
 from sgpa_jax.players import Players
 
 
@@ -27,22 +27,22 @@ class WindowsEngine(WaveformEngine):
     def _listen(self, inputs: ModelInputs, heard: Players, absence: str) -> None:
         spans = heard_in_clips(inputs, heard)
         self._hearings = [
-            hearing_of(self._model, clip, players_of_clip(clip, spans_s, heard), absence)
+            hearing_of(self.model, clip, players_of_clip(clip, spans_s, heard), absence)
             for clip, spans_s in zip(inputs.clips, spans, strict=True)
         ]
         # The last column of masks is always there, for a window of nobody's.
         self._own = [list(spans_s) or [len(heard)] for spans_s in spans]
-        self._between = _text_between(self._model, inputs)
+        self._between = _text_between(self.model, inputs)
         self._n_between = sum(len(rows) for rows in self._between)
 
     @property
     def is_audible_p(self) -> Bool[np.ndarray, " P"]:
         """As of the windows."""
-        audible_h = np.ones(len(self._heard) + 1, bool)
+        audible_h = np.ones(len(self.heard) + 1, bool)
         for own, hearing in zip(self._own, self._hearings, strict=True):
             audible_h[own] = hearing.is_audible_p
-        changes_p = np.ones(self._n_players, bool)
-        changes_p[self._heard] = audible_h[:-1]
+        changes_p = np.ones(self.n_players, bool)
+        changes_p[self.heard] = audible_h[:-1]
         return changes_p
 
     def n_frames(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
@@ -51,7 +51,7 @@ class WindowsEngine(WaveformEngine):
 
     def n_audio(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
         """Audio positions of all windows, and the text between them."""
-        n_audio_nc = self._model.config.encoder.n_tokens(jnp.asarray(self._n_frames_nc(masks_cp)))
+        n_audio_nc = self.model.config.encoder.n_tokens(jnp.asarray(self._n_frames_nc(masks_cp)))
         return np.asarray(n_audio_nc).sum(axis=0) + self._n_between
 
     def length(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, " C"]:
@@ -63,13 +63,14 @@ class WindowsEngine(WaveformEngine):
         audio, n_audio = [], []
         for hearing, masks_bh in zip(self._hearings, self._masks_of_windows(masks_bp), strict=True):
             everyone = np.arange(len(masks_bh))
-            rows, row_b = (everyone, everyone) if self._model.mesh is not None else different_rows(masks_bh)
+            rows, row_b = (everyone, everyone) if self.model.mesh is not None else different_rows(masks_bh)
             audio_nad, n_audio_b = self._encoded(hearing, masks_bh, rows)
             audio.append(audio_nad[row_b])
             n_audio.append(n_audio_b)
         return _close_up(audio, jnp.stack(n_audio, axis=1), self._between)
 
-    def _buckets(self, masks_cp: Bool[np.ndarray, "C P"]) -> tuple[int, ...]:
+    def buckets(self, masks_cp: Bool[np.ndarray, "C P"]) -> tuple[int, ...]:
+        """Of every window."""
         n_frames_n = self._n_frames_nc(masks_cp).max(axis=1)
         return tuple(hearing.bucket(int(n)) for hearing, n in zip(self._hearings, n_frames_n, strict=True))
 
@@ -81,13 +82,13 @@ class WindowsEngine(WaveformEngine):
         return np.stack([hearing.n_frames(own) for hearing, own in zip(self._hearings, masks, strict=True)])
 
     def _masks_of_windows(self, masks_cp: Bool[np.ndarray, "C P"]) -> list[Bool[np.ndarray, "C H"]]:
-        heard_ch = np.append(masks_cp[:, self._heard], np.ones((len(masks_cp), 1), bool), axis=1)
+        heard_ch = np.append(masks_cp[:, self.heard], np.ones((len(masks_cp), 1), bool), axis=1)
         return [heard_ch[:, own] for own in self._own]
 
 
 def _text_between(model: Model, inputs: ModelInputs) -> tuple[Float[np.ndarray, "K D"], ...]:
     """Embeddings of what the chat format puts between every two clips."""
-    rows = np.asarray(text_rows(model, inputs))
+    rows = np.asarray(gathered(text_rows(model, inputs)))
     ends = [np.flatnonzero(inputs.clip_t == clip)[[0, -1]].tolist() for clip in range(len(inputs.clips))]
     return tuple(rows[last + 1 : first] for (_, last), (first, _) in itertools.pairwise(ends))
 

@@ -13,21 +13,25 @@ from sgpa_jax.models.inputs import (
     starts_of,
     with_response,
     without_response,
+    without_spoken_turn,
 )
 from sgpa_jax.models.layers import attention
 from sgpa_jax.models.load import load_model
 from sgpa_jax.models.load_aligner import load_aligner
-from sgpa_jax.models.model import Model, Response, World
+from sgpa_jax.models.model import PROBE_TOKENS, Model, Response, World
+from sgpa_jax.models.orbax_cache import write_arrays
 from sgpa_jax.models.order import Order, TokenOrder, causal_order, rows_at
 from sgpa_jax.models.sampling import Sampling
 from sgpa_jax.models.shallow import first_layers
-from sgpa_jax.models.sharding import parse_mesh
+from sgpa_jax.models.sharding import gathered, mesh_shape, parse_mesh
 from sgpa_jax.models.speech import Speech
+from sgpa_jax.models.stacked_encoder import StackedEncoder
 from sgpa_jax.models.survey import Survey, survey_model
 from sgpa_jax.models.verify import Verification, verify_model
 
 __all__ = [
     "NO_CLIP",
+    "PROBE_TOKENS",
     "AudioLM",
     "AudioLMConfig",
     "Decoder",
@@ -41,6 +45,7 @@ __all__ = [
     "Response",
     "Sampling",
     "Speech",
+    "StackedEncoder",
     "Stage",
     "Survey",
     "TokenOrder",
@@ -53,10 +58,12 @@ __all__ = [
     "first_layers",
     "first_response_tokens",
     "fold_layers",
+    "gathered",
     "layer_at",
     "layout_row",
     "load_aligner",
     "load_model",
+    "mesh_shape",
     "only_clip",
     "parse_mesh",
     "rows_at",
@@ -65,4 +72,6 @@ __all__ = [
     "verify_model",
     "with_response",
     "without_response",
+    "without_spoken_turn",
+    "write_arrays",
 ]

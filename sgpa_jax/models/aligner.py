@@ -8,6 +8,7 @@ Frame `t` of either covers `[t, t + 1) * frame_s`, measured from the start of th
 
 import functools
 import gzip
+import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from sgpa_jax.audio import SAMPLES_STEP_S, Clip, round_up
+from sgpa_jax.errors import CheckpointError
+from sgpa_jax.models.config import strict
 from sgpa_jax.models.emissions import Emissions
 
 RATE_HZ = 16000
@@ -35,6 +38,7 @@ _DYNAMIC_RANGE = 15.0
 _FFT_SAMPLES = 512
 # Far below the range kept of even a faint clip; only digital silence meets it.
 _POWER_FLOOR = 1e-15
+_LONGEST_LEXICON = 2**28
 
 
 @dataclass(frozen=True)
@@ -157,11 +161,9 @@ class PocketAligner:
             sgpa_checkpoints.FormatError: a file is missing or damaged, or the tensors are not the configuration's.
         """
         try:
-            fields = sgpa_checkpoints.read_json(folder / "config.json")["network"]
-            lists_as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-            config = AlignerConfig(**lists_as_tuples)
+            config = _config(sgpa_checkpoints.read_json(folder / "config.json"))
             lexicon = parse_lexicon((folder / "lexicon.txt.gz").read_bytes())
-        except (OSError, EOFError, KeyError, TypeError, UnicodeDecodeError, zlib.error) as error:
+        except (OSError, EOFError, KeyError, UnicodeDecodeError, zlib.error, CheckpointError) as error:
             raise sgpa_checkpoints.FormatError(
                 f"{folder} is no pocket aligner ({error}): expected config.json and lexicon.txt.gz; give its folder"
             ) from error
@@ -198,6 +200,14 @@ class PocketAligner:
         }
 
 
+@strict
+def _config(content: dict[str, Any]) -> AlignerConfig:
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in content["network"].items()
+    }
+    return AlignerConfig(**fields)
+
+
 def parse_lexicon(data: bytes) -> dict[str, tuple[tuple[str, ...], ...]]:
     """Read a gzipped lexicon, lines `word<TAB>p h o n e s|o th er`, into word -> pronunciations.
 
@@ -206,7 +216,11 @@ def parse_lexicon(data: bytes) -> dict[str, tuple[tuple[str, ...], ...]]:
         KeyError: a line without a tab.
     """
     lexicon = {}
-    for line in gzip.decompress(data).decode("utf-8").splitlines():
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        text = file.read(_LONGEST_LEXICON + 1)
+    if len(text) > _LONGEST_LEXICON:
+        raise OSError(f"the lexicon unpacks to more than {_LONGEST_LEXICON} bytes")
+    for line in text.decode("utf-8").splitlines():
         word, tab, spoken = line.partition("\t")
         if not tab:
             raise KeyError(f"lexicon line {line!r} has no pronunciation")

@@ -1,4 +1,8 @@
-"""Converting a checkpoint once: a folder whose parameters need no more reordering, loaded like any other."""
+"""Converting a checkpoint once: a folder whose parameters need no more reordering, loaded like any other.
+
+The folder is made under another name beside its own, and renamed once it is whole: stopped at any moment, there is
+either no conversion or a whole one, and the next attempt clears away what the last one left.
+"""
 
 import shutil
 from pathlib import Path
@@ -6,6 +10,7 @@ from pathlib import Path
 import sgpa_checkpoints
 
 from sgpa_jax.errors import CheckpointError, UsageError
+from sgpa_jax.files import PARTIAL, remove_folder
 from sgpa_jax.models import orbax_cache
 from sgpa_jax.models.fill import stream, target
 from sgpa_jax.models.hub import SHIPPED_MODELS, resolve
@@ -43,14 +48,24 @@ def convert_model(
         dtype = dtype or network.dtype
         slots = target(network.build, dtype=dtype).slots
         parameters = dict(stream(source, slots, network.rules, network.normalise))
+        fresh, old = (out.absolute().with_name(f".{out.name[:100]}{mark}{PARTIAL}") for mark in ("", ".old"))
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            out.absolute().parent.mkdir(parents=True, exist_ok=True)
+            for path in (fresh, old):
+                remove_folder(path)
+            fresh.mkdir()
             for path in source.iterdir():
                 if path.is_file() and path.suffix in _KEPT and path.name != sgpa_checkpoints.INDEX:
-                    shutil.copyfile(path, out / path.name)
+                    shutil.copyfile(path, fresh / path.name)
+            orbax_cache.save(fresh, source, parameters, network.rules, dtype)
+            if out.exists():
+                out.rename(old)
+            fresh.rename(out)
+            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise UsageError(f"cannot write {out}: {error.strerror}; choose a folder that can be written to") from error
-        orbax_cache.save(out, source, parameters, network.rules, dtype)
+        finally:
+            remove_folder(fresh)
     except sgpa_checkpoints.FormatError as error:
         raise CheckpointError(str(error)) from error
     return out

@@ -3,6 +3,7 @@
 A family is told by `model_type` in `config.json`; LFM2-Audio's file has none and is known by its four parts.
 """
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from flax import nnx
 from sgpa_jax.errors import CheckpointError
 from sgpa_jax.models.audio_lm import AudioLM, AudioLMConfig
 from sgpa_jax.models.audio_out import AudioOutConfig
-from sgpa_jax.models.config import only
+from sgpa_jax.models.config import only, strict
 from sgpa_jax.models.fastconformer import FastConformerConfig
 from sgpa_jax.models.fill import shape_rngs
 from sgpa_jax.models.lfm2 import Lfm2Config
@@ -50,9 +51,9 @@ def family_of(config: Mapping[str, Any]) -> Family:
         CheckpointError: none that we know.
     """
     name = "lfm2_audio" if {"preprocessor", "encoder", "lfm"} <= config.keys() else config.get("model_type")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise CheckpointError(
-            f"config.json describes model_type {name!r}, but audio language models of type "
+            f"config.json describes model_type {reprlib.repr(name)}, but audio language models of type "
             f"{', '.join(FAMILIES)} can be loaded; give a folder of one of these architectures"
         )
     return FAMILIES[name]
@@ -62,6 +63,7 @@ def _build(config: AudioLMConfig) -> AudioLM:
     return AudioLM(config, rngs=shape_rngs())
 
 
+@strict
 def _qwen2_audio(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -> AudioLMConfig:
     encoder, decoder = _part(config, "audio_config"), _part(config, "text_config")
     encoder, decoder = WhisperEncoderConfig.from_hf(encoder), Qwen2Config.from_hf(decoder)
@@ -74,6 +76,7 @@ def _qwen2_audio(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | No
     )
 
 
+@strict
 def _audio_flamingo3(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -> AudioLMConfig:
     encoder, decoder = _part(config, "audio_config"), _part(config, "text_config")
     only(config, "projector_hidden_act", "projector_hidden_act", ("gelu",), default="gelu")
@@ -106,6 +109,7 @@ _VOXTRAL_TEXT = {
 """What transformers' `VoxtralConfig` fills in for keys that are not there."""
 
 
+@strict
 def _voxtral(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -> AudioLMConfig:
     encoder, decoder = _part(config, "audio_config"), _part(config, "text_config")
     only(config, "projector_hidden_act", "projector_hidden_act", ("gelu",), default="gelu")
@@ -124,6 +128,7 @@ def _voxtral(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) 
     )
 
 
+@strict
 def _lfm2_audio(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) -> AudioLMConfig:
     encoder = FastConformerConfig.from_hf(_part(config, "encoder"))
     decoder = Lfm2Config.from_hf(_part(config, "lfm"))

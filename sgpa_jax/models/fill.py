@@ -76,11 +76,17 @@ def target(build: Callable[[], nnx.Module], *, dtype: str = "float32", mesh: Mes
     """Return the network without values that is to be filled; arguments are those of `fill`.
 
     Raises:
+        CheckpointError: its configuration contradicts itself.
         UsageError: an unknown dtype.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    graphdef, state = nnx.split(nnx.eval_shape(build))
+    try:
+        graphdef, state = nnx.split(nnx.eval_shape(build))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"config.json describes a network that cannot be built ({str(error)[:80]}); fetch the file again"
+        ) from error
     slots = {}
     for keys, leaf in nnx.to_flat_state(state):
         path, shape = ".".join(map(str, keys)), tuple(leaf.get_value().shape)

@@ -78,7 +78,19 @@ def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:
 
 def without_response(inputs: ModelInputs) -> ModelInputs:
     """Leave the response out."""
-    return _cut(inputs, inputs.response_start)
+    return _picked(inputs, slice(inputs.response_start))
+
+
+def without_spoken_turn(inputs: ModelInputs) -> ModelInputs:
+    """Leave out the whole turn of the only recording, its text and markers included, and the response.
+
+    Raises:
+        UsageError: there is no recording, or more than one.
+    """
+    only_clip(inputs)
+    prompt = without_response(inputs)
+    stays_t = prompt.turn_t != prompt.turn_t[np.argmax(prompt.clip_t != NO_CLIP)]
+    return replace(_picked(prompt, stays_t), response_start=int(stays_t.sum()), clips=())
 
 
 def first_response_tokens(inputs: ModelInputs, n_tokens: int) -> ModelInputs:
@@ -92,7 +104,7 @@ def first_response_tokens(inputs: ModelInputs, n_tokens: int) -> ModelInputs:
         raise UsageError(
             f"the first {n_tokens} of the response's {n_response} tokens: expected fewer, and at least one"
         )
-    return _cut(inputs, inputs.response_start + n_tokens)
+    return _picked(inputs, slice(inputs.response_start + n_tokens))
 
 
 def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
@@ -102,13 +114,13 @@ def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
     return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))
 
 
-def _cut(inputs: ModelInputs, n: int) -> ModelInputs:
-    """Leave out all positions but the first `n`."""
+def _picked(inputs: ModelInputs, index_t: slice | np.ndarray) -> ModelInputs:
+    """Leave out all positions but these."""
     return replace(
         inputs,
-        ids_t=inputs.ids_t[:n],
-        clip_t=inputs.clip_t[:n],
-        place_t=inputs.place_t[:n],
-        turn_t=inputs.turn_t[:n],
-        is_content_t=inputs.is_content_t[:n],
+        ids_t=inputs.ids_t[index_t],
+        clip_t=inputs.clip_t[index_t],
+        place_t=inputs.place_t[index_t],
+        turn_t=inputs.turn_t[index_t],
+        is_content_t=inputs.is_content_t[index_t],
     )

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sgpa_jax.errors import CheckpointError
-from sgpa_jax.models.config import only
+from sgpa_jax.models.config import MOST_LAYERS, only, size
 from sgpa_jax.models.layers import Embedding, Linear, RMSNorm, rotate
 from sgpa_jax.models.order import Order, TokenOrder
 
@@ -190,7 +190,8 @@ class ShortConv(nnx.Module):
 
 def _attending_layers(config: Mapping[str, Any]) -> tuple[bool, ...]:
     """Which layers attend: `layer_types` if it is given, `full_attn_idxs` if not, all of them without either."""
-    n_layers, kinds = config.get("num_hidden_layers", 32), config.get("layer_types")
+    kinds = config.get("layer_types")
+    n_layers = size("lfm.num_hidden_layers", config.get("num_hidden_layers", 32), most=MOST_LAYERS)
     if kinds is None:
         attending = config.get("full_attn_idxs")
         return tuple(attending is None or i in attending for i in range(n_layers))

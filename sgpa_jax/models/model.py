@@ -6,6 +6,7 @@ arguments, and nothing here changes them.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,10 +26,15 @@ from sgpa_jax.models.generate import generate_text
 from sgpa_jax.models.inputs import ModelInputs, layout_row, with_response, without_response
 from sgpa_jax.models.order import Order
 from sgpa_jax.models.sampling import Sampling
+from sgpa_jax.models.sharding import gathered
 from sgpa_jax.models.speech import Speech, SpeechMarks, generate_speech, speech_of
+from sgpa_jax.models.stacked_encoder import StackedEncoder
 
 _RESPONSE_STEP = 32
-_PROBE_TOKENS = 8
+_PROMPTS_AT_ONCE, _FEW_PROMPTS = 16, 4
+PROBE_TOKENS = 8
+"""What a model says of `Model.probes` is read so far."""
+
 MODES = ("sequential", "interleaved")
 """How text and audio follow one another in a spoken answer."""
 
@@ -81,6 +87,11 @@ class Model:
         """The decoder as the coalition engines take it: a second copy of its layers, made when first asked for."""
         return decoder_of(nnx.merge(self.graphdef, self.state).decoder)
 
+    @functools.cached_property
+    def stacked_encoder(self) -> StackedEncoder:
+        """All but the decoder as the coalition engines take it: a second copy of its layers, made when first asked."""
+        return StackedEncoder.of(nnx.merge(self.graphdef, self.state))
+
     @property
     def platform(self) -> str:
         """What it runs on: `cpu`, `gpu` or `tpu`."""
@@ -132,15 +143,22 @@ class Model:
             messages = [*first, {"role": "user", "content": parts}]
         elif prompt or system is not None:
             raise UsageError("a conversation brings its own texts: leave prompt and system out, or give one clip")
-        chat = self._chat()
         clips = tuple(self._heard(clip) for clip in clips_of(messages))
         if not clips:
             raise UsageError("the conversation holds no recording; give at least one part of type 'audio'")
-        laid = chat.layout(messages, [self.config.n_audio(len(clip.wave_s)) for clip in clips])
-        inputs = ModelInputs(
-            laid.ids_t, laid.clip_t, laid.place_t, laid.turn_t, laid.is_content_t, len(laid.ids_t), clips, laid.roles
-        )
-        return inputs if response is None else with_response(inputs, chat.response_ids(response))
+        inputs = self._laid(messages, clips)
+        return inputs if response is None else with_response(inputs, self._chat().response_ids(response))
+
+    def prepare_text(self, messages: Messages) -> ModelInputs:
+        """Lay out a conversation that is all text.
+
+        Raises:
+            CheckpointError: the model's folder has no tokenizer.
+            UsageError: malformed messages, a recording among them, or a text that contains a marker of the chat format.
+        """
+        if clips_of(messages):
+            raise UsageError("the conversation holds a recording, but text alone was expected; use prepare")
+        return self._laid(messages, ())
 
     def prepare_ids(
         self, ids_t: Int[np.ndarray, " T"], clips: Sequence[Clip], *, is_audio_t: Bool[np.ndarray, " T"] | None = None
@@ -231,7 +249,7 @@ class Model:
             end_ids=chat.end_ids, order=order, n_shared=n_shared, sampling=sampling, key=key,
         )  # fmt: skip
         end_id = chat.end_ids[0]
-        rows = np.asarray(ids_bn).tolist()
+        rows = np.asarray(gathered(ids_bn)).tolist()
         return [self.response(row[: row.index(end_id)] if end_id in row else row) for row in rows]
 
     def speak(
@@ -302,7 +320,7 @@ class Model:
             interleave=self.config.audio_out.interleave if mode == "interleaved" else None,
             order=order, n_shared=n_shared, text_sampling=text_sampling, audio_sampling=audio_sampling, key=key,
         )  # fmt: skip
-        tokens = jax.tree.map(np.asarray, tokens)
+        tokens = jax.tree.map(np.asarray, gathered(tokens))
         return [speech_of(tokens, row, chat.text) for row in range(len(tokens.n_b))]
 
     def transcribe(self, clip: Clip, *, max_new_tokens: int) -> str:
@@ -332,18 +350,49 @@ class Model:
     def in_domain(self, clip: Clip, prompt: str) -> bool | None:
         """Whether speech and question belong to the closed world that the model was trained on; None if it has none.
 
-        They do if the tokenizer knows the question's words, the model says so of the clip, and it has anything else
+        See `is_inside` for how that is told from its answers to `probes`.
+        """
+        asked = self.probes(clip, prompt)
+        said = self.respond(asked, max_new_tokens=PROBE_TOKENS)
+        return None if self.world is None else self.is_inside([response.text for response in said])
+
+    def probes(self, clip: Clip, prompt: str) -> list[ModelInputs]:
+        """The questions that tell whether speech is of the model's world; none where that is known without asking."""
+        if self.world is None or not self._chat().knows(prompt):
+            return []
+        return [self.prepare(clip, question) for question in (self.world.probe, self.world.prompt)]
+
+    def is_inside(self, said: Sequence[str]) -> bool:
+        """Whether answers to `probes`, of `PROBE_TOKENS` at most, are those to speech of the model's world.
+
+        They are if the tokenizer knows the question's words, the model says so of the clip, and it has anything else
         than its answer for the outside to the world's usual question: speech of people often passes the second alone.
         """
-        if self.world is None:
-            return None
-        if not self._chat().knows(prompt):
-            return False
-        said, usual = (
-            self.generate(self.prepare(clip, question), max_new_tokens=_PROBE_TOKENS).text
-            for question in (self.world.probe, self.world.prompt)
-        )
-        return said == self.world.inside and set(usual.split()) != {self.world.answer_outside}
+        assert self.world is not None
+        return bool(said) and said[0] == self.world.inside and set(said[1].split()) != {self.world.answer_outside}
+
+    def respond(self, prompts: Sequence[ModelInputs], *, max_new_tokens: int) -> list[Response]:
+        """Answer prompts in text, greedily, those of similar shape at once; each as `generate` would alone.
+
+        Raises:
+            CheckpointError: the model's folder has no tokenizer.
+        """
+        prompts = [without_response(inputs) for inputs in prompts]
+        # Those of similar length are neighbours: a batch is as long as its longest.
+        order = sorted(range(len(prompts)), key=lambda index: _size(prompts[index]))
+        said: dict[int, Response] = {}
+        for _, alike in itertools.groupby(order, key=lambda index: len(prompts[index].clips)):
+            same = list(alike)
+            for first in range(0, len(same), _PROMPTS_AT_ONCE):
+                some = same[first : first + _PROMPTS_AT_ONCE]
+                # Few sizes, so that few programs are compiled.
+                size = _PROMPTS_AT_ONCE if len(some) > _FEW_PROMPTS else 1 << (len(some) - 1).bit_length()
+                rows = [prompts[index] for index in some]
+                answers = self.generate_batch(
+                    self.place(*rows, *rows[-1:] * (size - len(rows))), max_new_tokens=max_new_tokens
+                )
+                said |= zip(some, answers, strict=False)
+        return [said[index] for index in range(len(prompts))]
 
     def padded_samples(self, n_samples: int) -> int:
         """Samples of a waveform's bucket, with what the front end wants behind the waveform's end."""
@@ -359,6 +408,12 @@ class Model:
             for n, clip in enumerate(inputs.clips):
                 waves[b, n, : len(clip.wave_s)] = clip.wave_s
         return _place(self.graphdef, self.state, layout, waves, lengths)
+
+    def _laid(self, messages: Messages, clips: tuple[Clip, ...]) -> ModelInputs:
+        laid = self._chat().layout(messages, [self.config.n_audio(len(clip.wave_s)) for clip in clips])
+        return ModelInputs(
+            laid.ids_t, laid.clip_t, laid.place_t, laid.turn_t, laid.is_content_t, len(laid.ids_t), clips, laid.roles
+        )
 
     def _chat(self) -> ChatFormat:
         if self.chat is None:
@@ -383,6 +438,11 @@ class Model:
         return clip
 
 
+def _size(inputs: ModelInputs) -> tuple[int, int, int]:
+    """By what prompts are alike: their recordings, the longest of these, and their tokens."""
+    return len(inputs.clips), max((len(clip.wave_s) for clip in inputs.clips), default=0), len(inputs.ids_t)
+
+
 def _check_key(key: PRNGKeyArray | None, *samplings: Sampling | None) -> None:
     if key is None and any(samplings):
         raise UsageError("tokens are to be drawn, but no key was given; give key=jax.random.key(...)")
@@ -397,6 +457,9 @@ def _place(
     n_samples_bn: Int[Array, "B N"],
 ) -> Placed:
     model: AudioLM = nnx.merge(graphdef, state)
+    if not wave_bns.shape[1]:
+        nothing = jnp.zeros((len(wave_bns), 1, 1, model.config.decoder.width), model.projector.first.kernel.dtype)
+        return model.place(layout, nothing, jnp.zeros((len(wave_bns), 1), jnp.int32))
     return model.place(layout, *model.hear(wave_bns, n_samples_bn))
 
 

@@ -9,11 +9,10 @@ restoring did wherever it was measured (`benchmarks/loading.py`).
 
 import hashlib
 import json
+import logging
 import re
 import shutil
-import tempfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ import sgpa_checkpoints
 from sgpa_checkpoints import AnyRule
 
 from sgpa_jax.errors import CheckpointError, UsageError
-from sgpa_jax.files import atomic_write
+from sgpa_jax.files import PARTIAL, atomic_write, checksums, sweep
 
 STAMP = "converted.json"
 _PARAMETERS = "parameters"
 # Raise it when what a transform does changes without its name.
 _VERSION = 1
 _BLOCK, _BLOCKS = 4096, 64
+_DTYPES = ("float32", "bfloat16")
 
 
 class StaleError(Exception):
@@ -61,17 +61,11 @@ def save(
     Raises:
         UsageError: the folder cannot be written to.
     """
-    import orbax.checkpoint as ocp
-
+    fresh = write_arrays(folder / _PARAMETERS, dict(parameters))
     try:
-        with tempfile.TemporaryDirectory(prefix=".parameters.", dir=folder) as scratch:
-            fresh = Path(scratch).resolve() / _PARAMETERS
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(fresh, dict(parameters))
-            # Without a stamp a folder counts as not converted, so that one half of each is never taken for a whole.
-            (folder / STAMP).unlink(missing_ok=True)
-            shutil.rmtree(folder / _PARAMETERS, ignore_errors=True)
-            fresh.rename(folder / _PARAMETERS)
+        # Killed from here on, new parameters lie beside an old stamp, whose checksums are not theirs.
+        shutil.rmtree(folder / _PARAMETERS, ignore_errors=True)
+        fresh.rename(folder / _PARAMETERS)
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror}; choose a folder that can be written to") from error
     stamp = {
@@ -79,7 +73,7 @@ def save(
         "source_key": content_key(source),
         "table": _table_key({path: array.shape for path, array in parameters.items()}, rules),
         "dtype": dtype,
-        "files": dict(_checksums(folder / _PARAMETERS)),
+        "files": checksums(folder / _PARAMETERS),
     }
     atomic_write(folder / STAMP, json.dumps(stamp, indent=1) + "\n")
 
@@ -104,7 +98,7 @@ def restore(
     source = Path(stamp["source"])
     if source.is_dir() and content_key(source) != stamp["source_key"]:
         raise StaleError(f"{source} has changed since")
-    if stamp["files"] != dict(_checksums(folder / _PARAMETERS)):
+    if stamp["files"] != checksums(folder / _PARAMETERS):
         raise StaleError("its files are damaged")
     import orbax.checkpoint as ocp
 
@@ -115,6 +109,34 @@ def restore(
     }
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore((folder / _PARAMETERS).resolve(), wanted)
+
+
+def write_arrays(target: Path, arrays: Any) -> Path:
+    """Write a tree of arrays by Orbax, and return the folder of a temporary name that is to be renamed to `target`.
+
+    Raises:
+        UsageError: it cannot be written; nothing is left of it.
+    """
+    import orbax.checkpoint as ocp
+
+    fresh = target.resolve().with_name(f".{target.name}{PARTIAL}")
+    absl = logging.getLogger("absl")
+    level = absl.level
+    try:
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        sweep(fresh.parent)
+        # What goes wrong is told in one sentence, and not by Orbax's threads with their tracebacks as well.
+        absl.setLevel(logging.CRITICAL + 1)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(fresh, arrays)
+    except (OSError, ValueError) as error:  # a full disk is told by the latter
+        sweep(fresh.parent)
+        raise UsageError(
+            f"cannot write {target} ({str(error)[:200]}); choose a folder that can be written to"
+        ) from error
+    finally:
+        absl.setLevel(level)
+    return fresh
 
 
 def content_key(folder: Path) -> str:
@@ -140,7 +162,7 @@ def content_key(folder: Path) -> str:
 def _stamp(folder: Path) -> dict[str, Any]:
     stamp = sgpa_checkpoints.read_json(folder / STAMP)
     kinds = {"source": str, "source_key": str, "table": str, "dtype": str, "files": dict}
-    if not all(isinstance(stamp.get(name), kind) for name, kind in kinds.items()):
+    if not all(isinstance(stamp.get(name), kind) for name, kind in kinds.items()) or stamp["dtype"] not in _DTYPES:
         raise CheckpointError(f"{folder / STAMP} is damaged; convert the original folder again")
     return stamp
 
@@ -149,14 +171,3 @@ def _table_key(shapes: Mapping[str, tuple[int, ...]], rules: tuple[AnyRule, ...]
     table = re.sub(r" at 0x[0-9a-f]+", "", repr(rules))
     shown = f"{_VERSION} {table} {sorted((path, tuple(shape)) for path, shape in shapes.items())}"
     return hashlib.sha256(shown.encode()).hexdigest()
-
-
-def _checksums(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Yield name, and length and CRC, of every file below a folder."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            crc = n_bytes = 0
-            with path.open("rb") as file:
-                while block := file.read(2**24):
-                    crc, n_bytes = zlib.crc32(block, crc), n_bytes + len(block)
-            yield path.relative_to(folder).as_posix(), [n_bytes, crc]

@@ -8,6 +8,7 @@ Shapes: B batch, S samples, T frames, D width, V labels.
 """
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from sgpa_jax.errors import CheckpointError
-from sgpa_jax.models.config import only
+from sgpa_jax.models.config import only, strict
 from sgpa_jax.models.layers import LayerNorm, Linear, attention, gelu
 
 Count = TypeVar("Count", int, Array)
@@ -44,6 +45,7 @@ class Wav2Vec2Config:
     position_groups: int
 
     @classmethod
+    @strict
     def from_hf(cls, config: Mapping[str, Any]) -> "Wav2Vec2Config":
         """Read the `config.json` of a `Wav2Vec2ForCTC`; what it leaves out has the defaults of `Wav2Vec2Config`.
 
@@ -52,8 +54,8 @@ class Wav2Vec2Config:
         """
         if config.get("model_type") != "wav2vec2":
             raise CheckpointError(
-                f"config.json describes model_type {config.get('model_type')!r}, but an aligner of type 'wav2vec2' "
-                "was expected; give a folder of that architecture"
+                f"config.json describes model_type {reprlib.repr(config.get('model_type'))}, but an aligner of type "
+                "'wav2vec2' was expected; give a folder of that architecture"
             )
         only(config, "hidden_act", "hidden_act", ("gelu",), default="gelu")
         only(config, "feat_extract_activation", "feat_extract_activation", ("gelu",), default="gelu")

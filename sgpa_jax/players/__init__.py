@@ -6,9 +6,9 @@ from sgpa_jax.players.groups import GROUPS, groups_of
 from sgpa_jax.players.partitions import energy_players, window_players
 from sgpa_jax.players.phrases import group_by_phrase, phrase_players
 from sgpa_jax.players.player import KINDS, NOBODY, PADDING, Player, Players, describe
-from sgpa_jax.players.render import ABSENCES, ambient_noise, join_kept, render_coalition
+from sgpa_jax.players.render import ABSENCES, ambient_noise, as_pcm16, join_kept, render_coalition
 from sgpa_jax.players.text import UNITS, join_players, text_players
-from sgpa_jax.players.words import sound_events, word_players
+from sgpa_jax.players.words import sound_events, spoken_players, word_players
 
 __all__ = [
     "ABSENCES",
@@ -21,6 +21,7 @@ __all__ = [
     "Players",
     "all_coalitions",
     "ambient_noise",
+    "as_pcm16",
     "cut_clip",
     "describe",
     "energy_players",
@@ -31,6 +32,7 @@ __all__ = [
     "phrase_players",
     "render_coalition",
     "sound_events",
+    "spoken_players",
     "text_players",
     "window_players",
     "word_players",

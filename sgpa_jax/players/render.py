@@ -96,6 +96,15 @@ def join_kept(
     return joined
 
 
+def as_pcm16(wave_s: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+    """Return samples as the authors' code quantises what it joined: clipped, and rounded to k / 32767, float32.
+
+    Half a step goes to the even number. Zero and full scale stay; a 16-bit file's own k / 32768 move by up to a step.
+    """
+    full_scale = np.float32(32767)
+    return np.rint(np.clip(wave_s.astype(np.float32), -1, 1) * full_scale) / full_scale
+
+
 def ambient_noise(clip: Clip) -> Float[np.ndarray, "S"]:
     """Return white noise as loud as the clip's own pauses, float32[S]: one signal per clip, drawn by its sha256.
 

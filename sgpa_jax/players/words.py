@@ -45,6 +45,22 @@ def word_players(alignment: "Alignment", clip: Clip, *, sounds: bool = True) -> 
     return Players(tuple(players), clip.wave_s.size, clip.rate_hz)
 
 
+def spoken_players(alignment: "Alignment", clip: Clip) -> Players:
+    """Return the words of `alignment` alone, as SGPA's paper has them: sounds beside them belong to nobody.
+
+    Where a word runs into the next one, as the authors' rules let it grow, the next one keeps the samples.
+
+    Raises:
+        PlayerError: nothing of a word is left.
+    """
+    next_s = [*(word.start_s for word in alignment.words[1:]), clip.duration_s]
+    players = [
+        Player(word.text, "word", word.start_s, min(word.end_s, limit_s), word.confidence, word.boundary_refined)
+        for word, limit_s in zip(alignment.words, next_s, strict=True)
+    ]
+    return Players(tuple(players), clip.wave_s.size, clip.rate_hz)
+
+
 def sound_events(clip: Clip, spans: Sequence[tuple[float, float]]) -> tuple[Player, ...]:
     """Return the sounds outside of `spans` (half-open, seconds; the words), ordered by time: "sound", "sound 2" …"""
     level_f = decibels(frame_power(clip))

@@ -215,6 +215,7 @@ def facts(explanation: Explanation) -> list[tuple[str, str]]:
             f"{counts['model_forwards']:,} forward passes of the model.",
         ),
         ("An absent player", absence(x)),
+        *([("Preset", _preset(x))] if "preset" in x.game else []),
         ("Model", f"{readable(x.model['name'])}, {readable(x.model['dtype'])}, digest {_short(x.model['digest'])}"),
         ("In its domain", {True: "Yes.", False: f"No. {OUT_OF_DOMAIN}", None: "The model can't tell."}[x.in_domain]),
         ("Alignment", " ".join([_aligner(x), *map(readable, x.aligner["notes"])])),
@@ -248,6 +249,16 @@ def notices(explanation: Explanation) -> list[str]:
     """Return what a reader must know before the values, most important first."""
     first = [OUT_OF_DOMAIN] if explanation.in_domain is False else []
     return first + [readable(warning) for warning in explanation.warnings]
+
+
+def _preset(explanation: Explanation) -> str:
+    """Name a preset and what it came to; of a file that somebody else wrote, whatever it says."""
+    told = explanation.game["preset"]
+    if not isinstance(told, dict):
+        return f"{readable(str(told))}."
+    name = readable(str(told.get("name", "")))
+    options = [f"{key.replace('_', ' ')} {value}" for key, value in told.items() if key != "name" and value is not None]
+    return f"{name}: {readable(', '.join(options))}."
 
 
 def _aligner(explanation: Explanation) -> str:

@@ -4,13 +4,13 @@ Every row has `audio`, a path from the manifest's own folder, and may have `id` 
 in JSON, texts with semicolons between them in CSV), and a question and its right answer, `prompt` and `response`.
 """
 
-import csv
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sgpa_jax.audio import read_rows
 from sgpa_jax.errors import UsageError
 
 
@@ -32,16 +32,7 @@ def read_manifest(path: str | Path) -> tuple[Recording, ...]:
         UsageError: the file is missing, empty or neither, a row has no `audio`, or two have the same id.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        rows = list(csv.DictReader(lines)) if path.suffix == ".csv" else [json.loads(line) for line in lines if line]
-    except OSError as error:
-        raise UsageError(f"cannot read the manifest {path}: {error.strerror}; check the path") from error
-    except ValueError as error:
-        raise UsageError(f"the manifest {path} is no JSON lines and no CSV ({error}); write one of them") from error
-    recordings = tuple(_recording(row, n + 1, path) for n, row in enumerate(rows))
-    if not recordings:
-        raise UsageError(f"the manifest {path} has no rows; give at least one recording")
+    recordings = tuple(_recording(row, number, path) for number, row in enumerate(read_rows(path), start=1))
     ids = [recording.id for recording in recordings]
     twice = {name for name in ids if ids.count(name) > 1} if len(set(ids)) < len(ids) else set()
     if twice:
@@ -55,14 +46,14 @@ def digest_of(recordings: tuple[Recording, ...]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _recording(row: Any, number: int, path: Path) -> Recording:
-    audio = row.get("audio") if isinstance(row, dict) else None
+def _recording(row: dict[str, Any], number: int, path: Path) -> Recording:
+    audio = row.get("audio")
     if not isinstance(audio, str) or not audio:
         raise UsageError(f"row {number} of the manifest {path} has no 'audio'; give the path of a recording")
     labels = row.get("labels") or ()
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(";") if label.strip()]
-    if not all(isinstance(label, str) for label in labels):
+    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
         raise UsageError(f"row {number} of the manifest {path} has labels that are no texts; give a list of texts")
     asked = [str(row[name]) if row.get(name) else None for name in ("prompt", "response")]
     return Recording(str(row.get("id") or audio), path.parent / audio, tuple(labels), *asked)

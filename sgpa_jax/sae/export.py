@@ -91,8 +91,12 @@ def import_sae(folder: str | Path) -> SAEState:
         told = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / _WEIGHTS[layout])
         config = _saelens_config(told, folder) if layout == "saelens" else _sparsify_config(told, folder)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UsageError(f"the autoencoder in {folder} is damaged or incomplete ({error}); fetch it again") from error
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, SafetensorError,
+    ) as error:  # fmt: skip
+        raise UsageError(
+            f"the autoencoder in {folder} is damaged or incomplete ({str(error)[:200]}); fetch it again"
+        ) from error
     wide, names = (config.n_latents, config.width), ("W_enc", "b_enc", "W_dec", "b_dec")
     if layout == "sparsify":
         tensors = {
@@ -105,6 +109,10 @@ def import_sae(folder: str | Path) -> SAEState:
     if found != shapes:
         wrong = sorted(name for name in found.keys() | shapes if found.get(name) != shapes.get(name))
         raise UsageError(f"{folder / _WEIGHTS[layout]} has missing, extra or misshapen tensors: {', '.join(wrong)}")
+    if odd := [name for name, array in tensors.items() if not jnp.issubdtype(array.dtype, jnp.floating)]:
+        raise UsageError(
+            f"{folder / _WEIGHTS[layout]} holds no floating-point numbers in {', '.join(odd)}; fetch it again"
+        )
     arrays = {name: jnp.asarray(array, jnp.float32) for name, array in tensors.items()}
     w_enc_md = arrays["W_enc"].T if layout == "saelens" else arrays["W_enc"]
     threshold_m = arrays.get("threshold", jnp.zeros(config.n_latents))

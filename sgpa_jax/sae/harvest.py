@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from sgpa_jax.audio import TOKEN_STEP, read_clip, round_up, round_up_in_octaves
 from sgpa_jax.errors import AudioError, UsageError
-from sgpa_jax.files import atomic_write
+from sgpa_jax.files import atomic_write, sweep
 from sgpa_jax.models import NO_CLIP, AudioLM, Layout, Model, ModelInputs, layout_row
 from sgpa_jax.sae import store
 from sgpa_jax.sae.corpus import Recording, digest_of
@@ -79,6 +79,7 @@ def harvest(
         raise UsageError("a batch and a shard need at least one clip each; give positive numbers")
     n_shards = -(-len(recordings) // config.clips_per_shard)
     header = _header(model, recordings, config, n_shards)
+    sweep(folder)
     found = store.read_header(folder)
     if found not in (None, header):
         differs = ", ".join(sorted(name for name in header if found.get(name) != header[name]))

@@ -2,12 +2,14 @@
 
 The folder holds `run.json` (the recipe, the paths that were measured, and which layer of which harvest), `log.jsonl` (a
 line at every checkpoint) and `checkpoints/` by Orbax: weights, optimiser, counters of silent latents, key, the data's
-cursor and the normalisation. A run that went on has, on a CPU, the very weights of one that was never interrupted.
+cursor and the normalisation, with length and CRC of every file: nothing damaged gets as far as Orbax. A run that
+went on has, on a CPU, the very weights of one that was never interrupted.
 """
 
 import functools
 import json
 import re
+import reprlib
 import shutil
 import time
 from collections.abc import Callable
@@ -21,7 +23,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sgpa_jax.errors import UsageError
-from sgpa_jax.files import atomic_write
+from sgpa_jax.files import atomic_write, checksums, sweep
+from sgpa_jax.models import write_arrays
 from sgpa_jax.sae.config import Recipe
 from sgpa_jax.sae.losses import Paths
 from sgpa_jax.sae.normalise import Normalisation, fit_normalisation, fold
@@ -33,6 +36,8 @@ from sgpa_jax.sae.store import ActivationStore, json_lines
 from sgpa_jax.sae.train import TrainState, start_training, train_step
 
 RUN, LOG, CHECKPOINTS = "run.json", "log.jsonl", "checkpoints"
+_CHECKSUMS = "checksums.json"
+_MODEL = ("name", "digest", "dtype")
 SCHEMA = "sgpa-jax/sae/1"
 
 _step = jax.jit(train_step, static_argnames=("training", "paths"), donate_argnums=0)
@@ -105,6 +110,8 @@ def train(
     state, normalisation = _start(store, layer, recipe)
     last = latest_checkpoint(folder)
     if last is not None:
+        _check(last)
+        _keep_alone(last)
         state, normalisation, rows.cursor = _restored(last, state, normalisation)
     step = functools.partial(_step, training=training, paths=paths)
     if mesh is not None:
@@ -134,7 +141,7 @@ def load_sae(folder: str | Path) -> TrainedSAE:
     """Load a run's last checkpoint.
 
     Raises:
-        UsageError: the folder holds no run, or one without a checkpoint.
+        UsageError: the folder holds no run, or a damaged one, or one without a checkpoint.
     """
     folder = Path(folder)
     told, last = _read_run(folder), latest_checkpoint(folder)
@@ -142,9 +149,14 @@ def load_sae(folder: str | Path) -> TrainedSAE:
         raise UsageError(f"{folder} holds no autoencoder; give a folder that `sgpa sae train` wrote")
     if last is None:
         raise UsageError(f"the run in {folder} has no checkpoint yet; run the same `sgpa sae train` again")
-    recipe = Recipe.from_dict(told["recipe"])
-    blank = jax.eval_shape(lambda: start_training(recipe, jnp.zeros((2, recipe.sae.width)), key=jax.random.key(0)))
-    no_normalisation = Normalisation(jnp.zeros(recipe.sae.width), jnp.ones(()))
+    _check(last)
+    try:
+        recipe = Recipe.from_dict(told["recipe"])
+        x_bd = jax.ShapeDtypeStruct((2, recipe.sae.width), jnp.float32)
+        blank = jax.eval_shape(lambda x_bd: start_training(recipe, x_bd, key=jax.random.key(0)), x_bd)
+        no_normalisation = jax.eval_shape(lambda x_bd: Normalisation(x_bd[0], x_bd[0, 0]), x_bd)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder / RUN} is damaged; train into another folder") from error
     state, normalisation, _ = _restored(last, blank, no_normalisation)
     return TrainedSAE(
         state.sae, normalisation, recipe, told["layer"], told["model"], int(state.step), np.asarray(state.silent_m)
@@ -153,7 +165,7 @@ def load_sae(folder: str | Path) -> TrainedSAE:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the folder of the last complete checkpoint."""
-    # What Orbax has not finished writing has another name.
+    # What is not finished has another name.
     found = [path for path in (folder / CHECKPOINTS).glob("*") if re.fullmatch(r"\d{9}", path.name)]
     return max(found, default=None)
 
@@ -169,6 +181,7 @@ def _begin(
         "model": store.header["model"],
         "activations": {name: store.header[name] for name in ("prompt", "system", "corpus", "seed")},
     }
+    sweep(folder)
     found = _read_run(folder)
     if found is None:
         chosen = choose_paths(recipe, mesh=mesh) if paths is None else paths
@@ -186,19 +199,26 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        schema = told["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if told["schema"] == SCHEMA:
+            Paths(**told["paths"])
+            if type(told["layer"]) is not int or not all(type(told["model"][name]) is str for name in _MODEL):
+                raise ValueError("no layer or no model")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} is damaged; train into another folder") from error
-    if schema != SCHEMA:
-        raise UsageError(f"{path} is of schema {schema!r}, but this version reads {SCHEMA}; train again")
+    if told["schema"] != SCHEMA:
+        told = reprlib.repr(told["schema"])
+        raise UsageError(f"{path} is of schema {told}, but this version reads {SCHEMA}; train again")
     return told
 
 
 def _log_until(folder: Path, step: int) -> list[dict[str, Any]]:
     """The log's lines up to a step: later ones are of steps that are to be taken again."""
     path = folder / LOG
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [row for row in map(json.loads, lines) if row["step"] <= step]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [row for row in map(json.loads, lines) if row["step"] <= step]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged; delete it and go on") from error
 
 
 def _start(store: ActivationStore, layer: int, recipe: Recipe) -> tuple[TrainState, Normalisation]:
@@ -210,19 +230,34 @@ def _start(store: ActivationStore, layer: int, recipe: Recipe) -> tuple[TrainSta
 
 
 def _save(folder: Path, step: int, state: TrainState, normalisation: Normalisation, cursor: int) -> None:
-    import orbax.checkpoint as ocp
-
-    kept = _plain(state, normalisation, np.asarray(cursor, np.int64))
-    target = (folder / CHECKPOINTS / f"{step:09d}").resolve()
+    target = folder / CHECKPOINTS / f"{step:09d}"
+    fresh = write_arrays(target, _plain(state, normalisation, np.asarray(cursor, np.int64)))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(target, kept)
-        for path in target.parent.iterdir():
-            if path != target:
-                shutil.rmtree(path)
+        atomic_write(fresh / _CHECKSUMS, json.dumps(checksums(fresh)))
+        fresh.rename(target)
+        _keep_alone(target)
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}; choose a folder that can be written to") from error
+
+
+def _keep_alone(checkpoint: Path) -> None:
+    """Remove the checkpoints before the last one, and what is not finished."""
+    for path in checkpoint.parent.iterdir():
+        if path.name != checkpoint.name:
+            shutil.rmtree(path)
+
+
+def _check(path: Path) -> None:
+    """Check that a checkpoint is as it was written; those of before there were checksums have none."""
+    told = path / _CHECKSUMS
+    if told.is_file():
+        found = {name: sums for name, sums in checksums(path).items() if name != _CHECKSUMS}
+        try:
+            whole = json.loads(told.read_text(encoding="utf-8")) == found
+        except (ValueError, RecursionError):
+            whole = False
+        if not whole:
+            raise UsageError(f"the checkpoint {path} is damaged; delete it and train again")
 
 
 def _restored(path: Path, state: TrainState, normalisation: Normalisation) -> tuple[TrainState, Normalisation, int]:

@@ -8,6 +8,7 @@ rows, `D` width.
 """
 
 import json
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from sgpa_jax.files import atomic_write
 
 HEADER, INDEX = "harvest.json", "index.jsonl"
 SCHEMA = "sgpa-jax/activations/1"
+_MOST = 2**40
+"""More shards, rows or layers than any harvest has: numbers of a damaged file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +94,18 @@ def open_store(folder: str | Path) -> ActivationStore:
     if header is None:
         raise UsageError(f"{folder} holds no activations; give a folder that `sgpa sae harvest` wrote")
     try:
-        index = tuple(json.loads(line) for line in (folder / INDEX).read_text(encoding="utf-8").splitlines())
-        shards = [row["shard"] for row in index]
-        counts = np.bincount(shards, weights=[row["tokens"] for row in index], minlength=header["n_shards"])
+        lines = (folder / INDEX).read_text(encoding="utf-8").splitlines()
+        if header["n_shards"] > len(lines):
+            raise ValueError("a shard without a line")
+        index = tuple(_row(json.loads(line), header["n_shards"]) for line in lines)
     except FileNotFoundError:
         raise UsageError(f"the harvest in {folder} is not finished; run the same `sgpa sae harvest` again") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{folder / INDEX} is damaged; delete it and harvest again") from error
-    return ActivationStore(folder, header, index, tuple(int(n) for n in counts))
+    counts = [0] * header["n_shards"]
+    for row in index:
+        counts[row["shard"]] += row["tokens"]
+    return ActivationStore(folder, header, index, tuple(counts))
 
 
 def read_header(folder: Path) -> dict[str, Any] | None:
@@ -112,11 +119,13 @@ def read_header(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
-        schema = header["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if header["schema"] == SCHEMA:
+            _check(header)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} is damaged; harvest into another folder") from error
-    if schema != SCHEMA:
-        raise UsageError(f"{path} is of schema {schema!r}, but this version reads {SCHEMA}; harvest again")
+    if header["schema"] != SCHEMA:
+        told = reprlib.repr(header["schema"])
+        raise UsageError(f"{path} is of schema {told}, but this version reads {SCHEMA}; harvest again")
     return header
 
 
@@ -140,9 +149,11 @@ def finish(folder: Path, n_shards: int) -> None:
     for shard in range(n_shards):
         try:
             lines = (folder / f"{shard_name(shard)}.jsonl").read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise UsageError(f"{folder / shard_name(shard)}.jsonl is missing; delete the shard and go on") from error
-        rows += [{"shard": shard, **json.loads(line)} for line in lines]
+            rows += [{"shard": shard, **json.loads(line)} for line in lines]
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise UsageError(
+                f"{folder / shard_name(shard)}.jsonl is missing or damaged; delete the shard and go on"
+            ) from error
     atomic_write(folder / INDEX, json_lines(rows))
 
 
@@ -159,3 +170,26 @@ def shard_name(shard: int) -> str:
 def tensor_name(layer: int) -> str:
     """Name of a layer's rows in a shard."""
     return f"after_layer_{layer}"
+
+
+def _check(header: dict[str, Any]) -> None:
+    """Check what is read of a header; the errors raised are those of any damaged file."""
+    layers, model = header["layers"], header["model"]
+    sizes = [header["width"], header["n_shards"], *(layer + 1 for layer in layers)]
+    texts = [model[name] for name in ("name", "digest", "dtype")]
+    if not all(type(size) is int and 0 < size < _MOST for size in sizes) or not all(type(t) is str for t in texts):
+        raise ValueError("sizes or names are none")
+    for name in ("prompt", "system", "corpus", "seed"):
+        header[name]
+
+
+def _row(row: dict[str, Any], n_shards: int) -> dict[str, Any]:
+    """Return a line of the index, checked; the errors raised are those of any damaged file."""
+    shard, counts = row["shard"], (row["offset"], row["tokens"])
+    if type(shard) is not int or not 0 <= shard < n_shards:
+        raise ValueError("there is no such shard")
+    if not all(type(count) is int and 0 <= count < _MOST for count in counts):
+        raise ValueError("counts are none")
+    if type(row["clip"]) is not str or not all(type(label) is str for label in row["labels"]):
+        raise ValueError("names are no texts")
+    return row

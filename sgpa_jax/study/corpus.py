@@ -7,7 +7,6 @@ tables tell recordings apart. Times are lists of [label, start, end] in seconds.
 and evidence is numbers with semicolons between them.
 """
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from sgpa_jax.audio import read_rows
 from sgpa_jax.errors import UsageError
 
 SOUND = -1
@@ -73,30 +73,19 @@ def read_corpus(path: str | Path) -> tuple[Item, ...]:
             two rows have the same id.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        rows = list(csv.DictReader(lines)) if path.suffix == ".csv" else [json.loads(line) for line in lines if line]
-    except OSError as error:
-        raise UsageError(f"cannot read the manifest {path}: {error.strerror}; check the path") from error
-    except (ValueError, csv.Error) as error:
-        raise UsageError(f"the manifest {path} is no JSON lines and no CSV ({error}); write one of them") from error
     items: dict[str, Item] = {}
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(read_rows(path), start=1):
         try:
             item = _item(row, path.parent)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise UsageError(f"row {number} of the manifest {path}: {error}") from error
         if item.id in items:
             raise UsageError(f"the manifest {path} has the id {item.id!r} more than once; give every row its own")
         items[item.id] = item
-    if not items:
-        raise UsageError(f"the manifest {path} has no rows; give at least one recording")
     return tuple(items.values())
 
 
-def _item(row: Any, folder: Path) -> Item:
-    if not isinstance(row, dict):
-        raise ValueError("expected an object with 'audio' and 'transcript'")
+def _item(row: dict[str, Any], folder: Path) -> Item:
     for name in ("audio", "transcript"):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise ValueError(f"{name!r} is missing; give every recording its path and what is said in it")

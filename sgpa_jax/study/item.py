@@ -10,12 +10,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from sgpa_jax.api import PRESETS, Answer, Asked, Question, game_of, prepared, with_preset
 from sgpa_jax.errors import UsageError
 from sgpa_jax.estimators import estimate, paper_budget
 from sgpa_jax.explain import agreement
 from sgpa_jax.games import Game, native_players, response_game, speech_game
 from sgpa_jax.models import Model, ModelInputs
-from sgpa_jax.players import Players
+from sgpa_jax.players import Players, spoken_players
 from sgpa_jax.study.attribute import Explained, explain_game
 from sgpa_jax.study.cost import note_cost
 from sgpa_jax.study.heard import Heard
@@ -27,7 +28,7 @@ from sgpa_jax.study.judge import (
     note_profile,
 )
 from sgpa_jax.study.notes import Notes
-from sgpa_jax.study.partitions import AUTHORS, CTC, NATIVE, RANDOM, TRUE, UNIFORM, WORDS, apart, cut, jittered, spans_of
+from sgpa_jax.study.partitions import AUTHORS, CTC, NATIVE, RANDOM, TRUE, UNIFORM, WORDS, cut, jittered, spans_of
 from sgpa_jax.study.records import Record
 from sgpa_jax.study.settings import Settings
 from sgpa_jax.study.stage3 import ALPHA, MARGIN_S, paper_alignment
@@ -37,9 +38,6 @@ JITTERS_MS = (20, 50)
 RESPONSE_VALUES = ("response_embedding", "tfidf")
 STAGE_3 = ((ALPHA, MARGIN_S), (0.5, MARGIN_S), (0.9, MARGIN_S), (ALPHA, MARGIN_S / 2), (ALPHA, 2 * MARGIN_S))
 """α and δ of the paper's boundary refinement; the first is the authors' choice."""
-
-PRESETS = (("paper", WORDS, "silence"), ("authors", AUTHORS, "delete"))
-"""What the paper's text says, and what the authors' code does: whose words, and how they are absent."""
 
 _JITTER_DRAWS = 2
 
@@ -145,17 +143,9 @@ class _ItemStudy:
             self._note_stage3()
         if words.is_exact:
             self._note_seeds(words)
-        for preset, name, absence in PRESETS:
+        for preset in PRESETS:
             with notes.attempt(f"preset {preset}"):
-                players = self.words if name == WORDS else self._cut(name, 0)
-                game = self._response_game(players, "tfidf_per_phase", absence)
-                if name == WORDS:
-                    game.remember(*self.spoken.known())
-                found = explain_game(
-                    game, players, cut=name, value=f"preset {preset}", absence=absence, estimator="neyman",
-                    budget=paper_budget(len(players)), seed=self.draw,
-                )  # fmt: skip
-                self._note(found)
+                self._note(self._by_preset(preset))
 
     def cost(self) -> None:
         """What the paper's estimator costs for words and for native tokens."""
@@ -196,7 +186,7 @@ class _ItemStudy:
         usual = None
         for alpha, margin_s in STAGE_3:
             placed = paper_alignment(self.heard.ctc, self.clip, alpha=alpha, margin_s=margin_s)
-            players = apart(placed, self.clip)
+            players = spoken_players(placed, self.clip)
             if usual is None:
                 usual = self._explained(WORDS, players, "silence")
                 continue
@@ -236,6 +226,18 @@ class _ItemStudy:
         return explain_game(
             game, players, cut=name, value="logprob", absence=absence, estimator=estimator,
             budget=self.settings.hidden_budget if is_cheap else self.settings.budget, seed=self.draw,
+        )  # fmt: skip
+
+    def _by_preset(self, preset: str) -> Explained:
+        """Explain the words as `sgpa explain --preset` does."""
+        asked = Asked(preset=preset, **with_preset(preset, {}))
+        cut, placed = (AUTHORS, self.heard.authors) if asked.rules == "authors" else (WORDS, self.heard.sgpa)
+        question = Question(self.clip, self.prompt, alignment=placed)
+        one = prepared(self.model, question, self.asked, placed, asked)
+        game = game_of(self.model, one, Answer(self.asked, "", None), asked)
+        return explain_game(
+            game, one.players, cut=cut, value=f"preset {preset}", absence=asked.absence, estimator=one.estimator,
+            budget=one.budget, seed=self.draw,
         )  # fmt: skip
 
     def _compared(self, value: str) -> Explained:

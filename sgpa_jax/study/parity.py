@@ -31,7 +31,7 @@ def parity_table(folder: str | Path, aligner: AcousticModel) -> Table:
     try:
         items = json.loads(path.read_text("utf-8"))["items"]
         listed = [(item["file"], item["subset"], item["transcript"], item["authors_sgpa_segments"]) for item in items]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"cannot use {path} ({type(error).__name__}: {error}): expected the authors' recordings with their segments"
         ) from error

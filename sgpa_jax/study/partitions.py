@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from sgpa_jax.align import Alignment
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import PlayerError
 from sgpa_jax.explain import evidence_hit
-from sgpa_jax.players import Player, Players, word_players
+from sgpa_jax.players import Player, Players, spoken_players, word_players
 from sgpa_jax.study.corpus import SOUND, Item
 from sgpa_jax.study.heard import Heard
 
@@ -41,7 +40,7 @@ def cut(heard: Heard, name: str, *, n_players: int, rng: np.random.Generator) ->
     if name == TRUE:
         return true_players(heard.item, heard.clip)
     if name in (AUTHORS, CTC):
-        return apart(heard.authors if name == AUTHORS else heard.ctc, heard.clip)
+        return spoken_players(heard.authors if name == AUTHORS else heard.ctc, heard.clip)
     edges_s = np.linspace(0, heard.clip.duration_s, n_players + 1)
     if name == RANDOM:
         edges_s = random_edges(heard.clip.duration_s, n_players, rng)
@@ -59,21 +58,6 @@ def true_players(item: Item, clip: Clip) -> Players:
     players = [Player(word.label, "word", word.start_s, word.end_s) for word in item.words]
     players += [Player(sound.label, "sound", sound.start_s, sound.end_s) for sound in item.sounds]
     return Players(tuple(sorted(players, key=lambda player: player.span_s)), len(clip.wave_s), clip.rate_hz)
-
-
-def apart(alignment: Alignment, clip: Clip) -> Players:
-    """The words alone; where a word was widened into the next one, the next one keeps the samples.
-
-    Raises:
-        PlayerError: nothing of a word is left.
-    """
-    ends_s = [word.end_s for word in alignment.words]
-    next_s = [*(word.start_s for word in alignment.words[1:]), clip.duration_s]
-    players = [
-        Player(word.text, "word", word.start_s, min(end_s, limit_s), word.confidence, word.boundary_refined)
-        for word, end_s, limit_s in zip(alignment.words, ends_s, next_s, strict=True)
-    ]
-    return Players(tuple(players), len(clip.wave_s), clip.rate_hz)
 
 
 def random_edges(duration_s: float, n_players: int, rng: np.random.Generator) -> Float[np.ndarray, "E"]:

@@ -116,7 +116,7 @@ class RecordFolder:
         try:
             told = json.loads(self.path(subject, item).read_text(encoding="utf-8"))
             record = _record(told)
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+        except (FileNotFoundError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return None
         except OSError as error:
             raise UsageError(f"cannot read {self.path(subject, item)}: {error.strerror}; check the folder") from error

@@ -17,7 +17,7 @@ from sgpa_jax.study.programs import keep_room_for_programs
 from sgpa_jax.study.records import ALIGNMENT, Record, RecordFolder
 from sgpa_jax.study.settings import Settings
 
-SCHEMA = "sgpa-jax/study/1"
+SCHEMA = "sgpa-jax/study/2"
 """Part of every record's key: what is measured, and how."""
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sgpa_jax.files import to_cell
+
 Cell = str | int | float | bool | None
 
 
@@ -47,7 +49,11 @@ class Table:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, self.columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: row.get(name) for name in self.columns} for row in self.rows)
+        for row in self.rows:
+            cells = ((name, row.get(name)) for name in self.columns)
+            writer.writerow(
+                {name: to_cell(cell.replace("\r", " ")) if isinstance(cell, str) else cell for name, cell in cells}
+            )
         return buffer.getvalue()
 
     def facts(self) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def evidence_table(by_model: Mapping[str, Sequence[Record]], seed: int) -> Table
         "`hit_rate`: all players of the evidence rank above all others (a tie is no hit), over all items whose "
         "evidence is known, whatever the model answered; `low` and `high` are its 95 % interval (Wilson); "
         "`hit_rate_right` counts items that were answered rightly. `points`: the middle of the first player lies "
-        "inside of the evidence, which also pieces that are no words can do. `authors` and `ctc` have no players for "
-        "sounds, and miss those. Settings are of items looked at closely.",
+        "inside of the evidence, which also pieces that are no words can do. `authors`, `ctc` and the presets have no "
+        "players for sounds, and miss those. Settings are of items looked at closely.",
         ("model", "players", "game", "setting", "n", "hit_rate", "low", "high", "n_right", "hit_rate_right",
          "n_points", "points"),
         tuple(rows),

@@ -22,7 +22,7 @@ def load(monkeypatch):
 @pytest.fixture
 def found(load):
     targets = load("_targets")
-    target = targets.Target("here", "cuda", (1, 1), memory_bytes=1e6, flops_per_s=1e9, bytes_per_s=1e9)
+    target = targets.Target("here", "cuda", (2, 4), memory_bytes=1e6, flops_per_s=1e9, bytes_per_s=1e9)
     return lambda function, *given: targets.compiled(target, lambda: jax.jit(function).lower(*given))
 
 
@@ -57,7 +57,9 @@ def test_counts_collectives_and_the_chips_that_they_join(found):
     )
     row = jax.ShapeDtypeStruct((2, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
     split = found(lambda x, w, v: jnp.tanh(x @ w) @ v, row, wide, tall)
-    assert (split["collectives"], split["collective_chips"]) == ("1 all-reduce", 4)
+    assert (split["collectives"], split["collective_chips"], split["across_data"]) == ("1 all-reduce", 4, 0)
+    summed = found(lambda x: x.sum(axis=0), row)
+    assert summed["collectives"] and summed["across_data"] == 1
 
 
 def test_the_closed_formula_and_the_sizes(load):

@@ -51,7 +51,16 @@ def test_options_reach_the_library(sgpa: Run, wav: Path, asked: SimpleNamespace)
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     assert sgpa("explain", wav, *flags).exit_code == 0
     assert asked.clip.path == str(wav)
-    assert asked.options == {**options, "alignment": None, "archive": None, "progress": None}
+    assert asked.options == {**options, "preset": None, "alignment": None, "archive": None, "progress": None}
+
+
+def test_a_preset_chooses_what_nobody_gave(sgpa: Run, wav: Path, asked: SimpleNamespace):
+    given = ("--preset", "authors", "--transcript", "lamp red", "--absence", "silence", "--budget", 4096, "--seed", 3)
+    assert sgpa("explain", wav, *given).exit_code == 0
+    chosen = {"players", "value", "estimator", "rules", "max_new_tokens", "text", "estimand", "long", "tolerance"}
+    assert not chosen & set(asked.options)
+    told = {"preset": "authors", "absence": "silence", "budget": 4096, "seed": 3, "model": "pocket", "baseline": "mean"}
+    assert told.items() <= asked.options.items()
 
 
 def test_table_files_and_time(sgpa: Run, wav: Path, asked: SimpleNamespace, explanation: Explanation, tmp_path: Path):

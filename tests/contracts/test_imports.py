@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 ORDER = ("audio", "models", "sae", "align", "players", "games", "estimators", "concepts", "explain", "report")
 LEAVES = ("typing", "errors", "files", "versions")
 # An edge may import every room, and the edges before it.
-EDGES = ("interop", "archive", "api", "study", "cli")
+EDGES = ("interop", "archive", "api", "study", "batch", "cli")
 # The methods of the result object that draw or convert import those who do when they are called.
 LAZY_EXCEPTIONS = {("explain", "report"), ("explain", "interop")}
 ALLOWED_BY_PACKAGE = {
@@ -141,7 +141,8 @@ def test_kernels_and_checkpoints_know_nothing_of_us(package: str):
 def test_every_library_that_we_import_is_a_dependency():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = declared["optional-dependencies"]
-    wanted = [*declared["dependencies"], *extras["plot"], *extras["interop"]]
+    optional = ("plot", "interop", "data", "ray")
+    wanted = [*declared["dependencies"], *(library for name in optional for library in extras[name])]
     names = {requirement.split(">")[0].split("[")[0].replace("-", "_") for requirement in wanted}
     # Orbax's parts share one namespace.
     known = {*names, "orbax", *FOLDERS, *sys.stdlib_module_names}

@@ -114,8 +114,8 @@ def test_per_phase_every_request_is_a_corpus_of_its_own(texts_game):
     for rows in ([0, 1, 2], [3, 1], [1, 1, 4]):
         expected = _cosines([texts[7], *(texts[row] for row in rows)])[1:]
         np.testing.assert_allclose(game.values(masks_cp[rows])[:, 0], expected, atol=1e-6)
-    # The full coalition is in its corpus once.
-    expected = _cosines([texts[7], texts[0], texts[1]])
+    # The full coalition stands in its corpus once more where it is asked for.
+    expected = _cosines([texts[7], texts[7], texts[0], texts[1]])[1:]
     np.testing.assert_allclose(game.values(masks_cp[[7, 0, 1]])[:, 0], expected, atol=1e-6)
 
 

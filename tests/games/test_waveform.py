@@ -15,7 +15,8 @@ from sgpa_jax.audio import Clip, round_up_in_octaves
 from sgpa_jax.errors import UsageError
 from sgpa_jax.games import speech_game
 from sgpa_jax.games.hearing import HEARD_ABSENCES, Picked, Rendered, hearing_of
-from sgpa_jax.games.waveform import WaveformEngine, _hear, _read
+from sgpa_jax.games.waveform import WaveformEngine
+from sgpa_jax.games.waveform_programs import hear, read
 from sgpa_jax.models import causal_order, layout_row, load_model, parse_mesh
 from sgpa_jax.players import PADDING, Player, Players, all_coalitions, ambient_noise, render_coalition
 
@@ -195,8 +196,8 @@ def test_a_larger_bucket_changes_nothing(loaded, clip, players, masks, family, a
     inputs = model.prepare(clip, PROMPT, response=RESPONSE)
     engine = WaveformEngine(model, inputs, players, absence=absence)
     tight = engine.log_probs(masks)
-    bucket = engine._hearing.bucket
-    monkeypatch.setattr(type(engine._hearing), "bucket", lambda self, n_frames: bucket(n_frames) + 48)
+    bucket = engine.hearing.bucket
+    monkeypatch.setattr(type(engine.hearing), "bucket", lambda self, n_frames: bucket(n_frames) + 48)
     np.testing.assert_allclose(engine.log_probs(masks), tight, atol=1e-5)
 
 
@@ -223,12 +224,12 @@ def test_coalitions_that_sound_the_same_are_evaluated_once(loaded):
     assert hearing_of(model, clip, players, "delete").is_audible_p.all()
 
 
-def test_a_player_of_no_eight_frames_is_not_heard(loaded, clip, players):
+def test_a_player_of_no_eight_frames_is_notheard(loaded, clip, players):
     hearing = hearing_of(loaded("lfm2_audio"), clip, players, "mel_delete")
     assert hearing.is_audible_p.tolist() == [True, False, True, True, False, True]
 
 
-def test_where_all_frames_are_cut_nothing_is_heard(loaded, clip):
+def test_where_all_frames_are_cut_nothing_isheard(loaded, clip):
     """The prompt as if it had no audio at all."""
     model = loaded("lfm2_audio")
     inputs, everything = model.prepare(clip, PROMPT, response=RESPONSE), players_of(clip, [(0, N_SAMPLES)])
@@ -255,16 +256,16 @@ def test_devices_share_the_coalitions_without_talking(loaded, clip, players, mas
 
 def _programs(engine, masks):
     """What the engine compiles, lowered."""
-    hearing, model = engine._hearing, engine._model
+    hearing, model = engine.hearing, engine.model
     n_frames = hearing.n_frames(masks).astype(np.int32)
     bucket = hearing.bucket(int(n_frames.max()))
-    heard = (engine._encoder, hearing.hear(masks, bucket), n_frames)
+    heard = (model.stacked_encoder, hearing.hear(masks, bucket), n_frames)
     n_audio = model.config.encoder.n_tokens(jnp.asarray(n_frames))
-    audio = jax.eval_shape(lambda *heard: _hear(*heard, is_settled=hearing.is_settled, mesh=model.mesh), *heard)
-    yield _hear.lower(*heard, is_settled=hearing.is_settled, mesh=model.mesh)
-    there = np.ones((len(masks), len(engine._owner_k)), bool)
-    yield _read.lower(
-        engine._decoder, engine._script, audio, n_audio, there, n_tokens=engine._n_tokens(bucket),
+    audio = jax.eval_shape(lambda *heard: hear(*heard, is_settled=hearing.is_settled, mesh=model.mesh), *heard)
+    yield hear.lower(*heard, is_settled=hearing.is_settled, mesh=model.mesh)
+    there, script = np.ones((len(masks), len(engine.owner_k)), bool), np.zeros(len(masks), np.int32)
+    yield read.lower(
+        model.decoder, engine.script, audio, n_audio, there, script, n_tokens=engine._n_tokens(bucket),
         text_absence="attention", mesh=model.mesh,
     )  # fmt: skip
 
@@ -274,16 +275,26 @@ def test_lowers_for_tpu(loaded, clip, players, masks, family, absence):
     model = loaded(family)
     inputs = model.prepare(clip, PROMPT, response=RESPONSE)
     engine = WaveformEngine(model, inputs, players, absence=absence)
-    hearing, n_frames = engine._hearing, engine.n_frames(masks).astype(np.int32)
+    hearing, n_frames = engine.hearing, engine.n_frames(masks).astype(np.int32)
     bucket = hearing.bucket(int(n_frames.max()))
 
     def run(encoder, decoder, script, heard, n_frames, there):
-        audio = _hear(encoder, heard, n_frames, is_settled=hearing.is_settled, mesh=None)
+        audio = hear(encoder, heard, n_frames, is_settled=hearing.is_settled, mesh=None)
         n_audio, n_tokens = model.config.encoder.n_tokens(n_frames), engine._n_tokens(bucket)
-        return _read(decoder, script, audio, n_audio, there, n_tokens=n_tokens, text_absence="drop", mesh=None)
+        return read(
+            decoder,
+            script,
+            audio,
+            n_audio,
+            there,
+            np.zeros(len(masks), np.int32),
+            n_tokens=n_tokens,
+            text_absence="drop",
+            mesh=None,
+        )
 
-    there = np.ones((len(masks), len(engine._owner_k)), bool)
-    given = (engine._encoder, engine._decoder, engine._script, hearing.hear(masks, bucket), n_frames, there)
+    there = np.ones((len(masks), len(engine.owner_k)), bool)
+    given = (model.stacked_encoder, model.decoder, engine.script, hearing.hear(masks, bucket), n_frames, there)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), given)
     exported = jax.export.export(jax.jit(run), platforms=["tpu"])(*shapes)
     assert exported.platforms == ("tpu",) and exported.out_avals[0].shape[0] == len(masks)
@@ -297,7 +308,7 @@ def test_another_recording_of_the_same_bucket_compiles_nothing(loaded, clip, pla
         return speech_game(model, inputs, players_of(clip), microbatch=SIZE).values(masks)
 
     evaluate(clip, PROMPT)
-    programs: Any = (_hear, _read)
+    programs: Any = (hear, read)
     compiled = [program._cache_size() for program in programs]
     evaluate(Clip(wave_of(5)[:-77], RATE_HZ), "which lamps")
     assert [program._cache_size() for program in programs] == compiled
@@ -314,7 +325,7 @@ def test_the_microbatch_follows_from_the_shapes(loaded, clip, players):
     assert WaveformEngine(spread, inputs, players, absence="silence").microbatch(2**20) == 4 * sizes[1]
 
 
-def test_refuses_what_the_model_does_not_hear(loaded, clip, players):
+def test_refuses_what_the_model_does_nothear(loaded, clip, players):
     model = loaded("qwen2_audio")
     inputs = model.prepare(clip, PROMPT, response=RESPONSE)
     with pytest.raises(UsageError, match=r"LFM2-Audio.*choose 'delete'"):

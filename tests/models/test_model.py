@@ -8,7 +8,7 @@ from flax import nnx
 
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import UsageError
-from sgpa_jax.models import load_model, parse_mesh
+from sgpa_jax.models import causal_order, load_model, parse_mesh, without_spoken_turn
 from sgpa_jax.models.audio_lm import NO_CLIP, AudioLM, Layout, layout_of_ids
 
 NAMES = ("pocket", "pocket-lfm2")
@@ -46,6 +46,28 @@ def test_a_clip_and_a_prompt_are_the_short_form_of_a_conversation(model, clips):
         model.prepare([_turn("user", clips[0])], "what colour ?")
     with pytest.raises(UsageError, match="no recording"):
         model.prepare([_turn("user", "what colour ?")])
+
+
+def test_a_conversation_of_text_alone(model, clips):
+    inputs = model.prepare_text([_turn("system", "be brief"), _turn("user", "what colour ?")])
+    assert not inputs.clips and (inputs.clip_t == -1).all() and inputs.response_start == len(inputs.ids_t)
+    decoder = nnx.merge(model.graphdef, model.state).decoder
+    exists = jnp.ones((1, len(inputs.ids_t)), bool)
+    expected = decoder.logits(decoder(decoder.embedding(jnp.asarray(inputs.ids_t))[None], causal_order(exists)))
+    np.testing.assert_allclose(model.logits(inputs), expected, atol=1e-4)
+    with pytest.raises(UsageError, match="text alone was expected"):
+        model.prepare_text([_turn("user", clips[0], "what colour ?")])
+
+
+def test_the_turn_of_the_recording_leaves_the_others(model, clips):
+    system = {"role": "system", "content": "be brief"}
+    asked = model.prepare(clips[0], "what colour ?", system="be brief", response="red")
+    left = without_spoken_turn(asked)
+    # The format's next turn begins where the spoken one did.
+    whole = model.prepare_text([system, _turn("user", "what colour ?")])
+    ids, n = left.ids_t.tolist(), int((whole.turn_t <= 0).sum())
+    assert ids == whole.ids_t.tolist()[:n] + whole.ids_t[whole.turn_t == 2].tolist()
+    assert not left.clips and left.response_start == len(ids) == len(left.turn_t) == len(left.place_t)
 
 
 def test_each_clip_of_a_conversation_is_heard_as_alone(model, clips):

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import SgpaError
-from sgpa_jax.players import ABSENCES, NOBODY, PADDING, all_coalitions, ambient_noise, join_kept, render_coalition
+from sgpa_jax.players import (
+    ABSENCES,
+    NOBODY,
+    PADDING,
+    all_coalitions,
+    ambient_noise,
+    as_pcm16,
+    join_kept,
+    render_coalition,
+)
 
 N_SAMPLES = 40
 MINIMUM = 7
@@ -110,3 +119,11 @@ def test_ambient_noise_is_as_loud_as_the_pauses_and_keyed_by_the_clip():
 def test_ambient_noise_has_a_floor(n_samples):
     noise_s = ambient_noise(Clip(np.zeros(n_samples), 16_000))
     assert noise_s.shape == (n_samples,) and 0 < abs(noise_s).max() < 0.006
+
+
+def test_sixteen_bits_as_the_authors_round_them():
+    wave_s = np.array([0, 0.5 / 32767, 1.5 / 32767, -2.4 / 32767, 1, -1, 1.5, -7, 20_000.4 / 32767], np.float32)
+    found_s = as_pcm16(wave_s)
+    assert found_s.dtype == np.float32
+    np.testing.assert_array_equal(np.rint(found_s * 32767), [0, 0, 2, -2, 32767, -32767, 32767, -32767, 20_000])
+    np.testing.assert_array_equal(as_pcm16(found_s), found_s)

@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from sgpa_jax.align import Alignment, Word
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import PlayerError
-from sgpa_jax.players import Player, Players
+from sgpa_jax.players import Player, Players, spoken_players
 from sgpa_jax.study.corpus import SOUND, Item, Span
 from sgpa_jax.study.partitions import (
     SHORTEST_S,
-    apart,
     evidence_players,
     hits,
     jittered,
@@ -61,7 +60,7 @@ def test_jitter_keeps_order_and_shared_edges(jitter_s: float, seed: int):
 def test_words_that_run_into_the_next_end_there():
     words = (Word("a", 0.1, 0.16), Word("b", 0.14, 0.5), Word("c", 0.6, 0.9))
     alignment = Alignment(words, 1.0, "a b c", "x", "", "authors", "character")
-    assert [player.span_s for player in apart(alignment, CLIP)] == [(0.1, 0.14), (0.14, 0.5), (0.6, 0.9)]
+    assert [player.span_s for player in spoken_players(alignment, CLIP)] == [(0.1, 0.14), (0.14, 0.5), (0.6, 0.9)]
 
 
 def test_evidence_is_counted_among_words_and_overlaps_among_sounds():

@@ -29,7 +29,7 @@ def out(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
         # Every absence is some programs to compile; that all of them work is the games' test.
-        patch.setattr("sgpa_jax.study.item.PRESETS", (("paper", "words", "silence"),))
+        patch.setattr("sgpa_jax.study.item.PRESETS", ("paper",))
         patch.setattr("sgpa_jax.study.item.ABSENCES", ("silence", "noise", "attention"))
         result = run(manifest, folder)
     assert result.exit_code == 3, result.output
@@ -56,6 +56,7 @@ def test_everything_is_written(out: Path):
     rows = {table["name"]: table["rows"] for table in told["tables"]}
     (items,) = rows["items"]
     assert (items["items"], items["failed"], items["right"]) == (2, 1, 1)
+    assert "preset paper/silence" in {row["game"] for row in rows["evidence"]}
     cuts = {row["players"] for row in rows["evidence"]}
     assert cuts >= {"words", "true", "authors", "ctc"}
     assert {row["hit_rate"] for row in rows["evidence"] if row["players"] == "true"} == {1}

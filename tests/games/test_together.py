@@ -1,0 +1,109 @@
+"""Games of several utterances in common batches, against each by itself."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sgpa_jax.audio import Clip
+from sgpa_jax.errors import UsageError
+from sgpa_jax.games import evaluate_together, speech_game
+from sgpa_jax.games.waveform_programs import hear, read
+from sgpa_jax.models import load_model, parse_mesh
+from sgpa_jax.players import Player, Players, all_coalitions, join_players, text_players
+
+RATE_HZ = 16000
+LENGTHS_S = (0.9, 1.3, 1.31)
+RESPONSES = ("red", "red blue kitchen", "unknown")
+PROMPTS = ("what to do ?", "which lamp ?", "what to do ?")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("pocket")
+
+
+def utterance(number, *, n_players):
+    """Noise of some length, cut into players that have something between them."""
+    rng = np.random.default_rng(number)
+    clip = Clip((0.1 * rng.standard_normal(int(LENGTHS_S[number] * RATE_HZ))).astype(np.float32), RATE_HZ)
+    edges = np.linspace(0.05, clip.duration_s - 0.05, n_players + 1)
+    named = [Player(f"w{i}", "word", a, b - 0.02) for i, (a, b) in enumerate(itertools.pairwise(edges.tolist()))]
+    return clip, Players(tuple(named), len(clip.wave_s), RATE_HZ)
+
+
+def games_of(model, absence, *, text=False):
+    games = []
+    for number, n_players in enumerate((1, 3, 2)):
+        clip, players = utterance(number, n_players=n_players)
+        inputs = model.prepare(clip, PROMPTS[number], response=RESPONSES[number])
+        if text:
+            players = join_players(players, text_players(model, inputs, unit="words"), inputs)
+        games.append(speech_game(model, inputs, players, absence=absence))
+    return games
+
+
+def all_of(games):
+    return [all_coalitions(game.n_players) for game in games]
+
+
+@pytest.mark.parametrize(
+    ("name", "absence"),
+    [("pocket", "silence"), ("pocket", "delete"), ("pocket", "attention"), ("pocket-lfm2", "silence")],
+)
+def test_each_game_gets_what_it_would_alone(name, absence):
+    model = load_model(name)
+    alone, together = games_of(model, absence), games_of(model, absence)
+    masks, seen = all_of(alone), []
+    evaluate_together(together, masks, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (14, 14)
+    for one, other, masks_cp in zip(alone, together, masks, strict=True):
+        ran = other.evaluations
+        assert ran.unique == len(masks_cp) and ran.model_forwards >= ran.unique and ran.requested in (0, len(masks_cp))
+        np.testing.assert_allclose(other.values(masks_cp), one.values(masks_cp), atol=3e-5)
+        assert other.evaluations.model_forwards == ran.model_forwards
+
+
+def test_players_that_are_text_are_absent_beside_those_that_are_heard(model):
+    alone, together = games_of(model, "silence", text=True), games_of(model, "silence", text=True)
+    rng = np.random.default_rng(0)
+    masks = [rng.random((9, game.n_players)) < 0.5 for game in alone]
+    evaluate_together(together, masks)
+    for one, other, masks_cp in zip(alone, together, masks, strict=True):
+        np.testing.assert_allclose(other.values(masks_cp), one.values(masks_cp), atol=3e-5)
+
+
+def test_only_what_is_not_known_is_evaluated(model):
+    games = games_of(model, "silence")
+    masks = all_of(games)
+    evaluate_together(games, [masks_cp[:1] for masks_cp in masks])
+    evaluate_together(games, masks)
+    ran = [game.evaluations.unique for game in games]
+    evaluate_together(games, masks)
+    assert [game.evaluations.unique for game in games] == ran == [2, 8, 4]
+
+
+def test_other_games_of_the_same_lengths_compile_nothing(model):
+    games = games_of(model, "silence")
+    evaluate_together(games, all_of(games))
+    programs: Any = (hear, read)
+    compiled = [program._cache_size() for program in programs]
+    games = games_of(model, "silence")[1:]
+    evaluate_together([*games, *games_of(model, "silence")], all_of([*games, *games_of(model, "silence")]))
+    assert [program._cache_size() for program in programs] == compiled
+
+
+def test_devices_share_the_rows(model):
+    one, other = games_of(model, "silence"), games_of(load_model("pocket", mesh=parse_mesh("data=4")), "silence")
+    masks = all_of(one)
+    for games in (one, other):
+        evaluate_together(games, masks)
+    for game, shared, masks_cp in zip(one, other, masks, strict=True):
+        np.testing.assert_allclose(shared.values(masks_cp), game.values(masks_cp), atol=3e-5)
+
+
+def test_masks_of_other_players_are_refused(model):
+    games = games_of(model, "silence")
+    with pytest.raises(UsageError, match=r"expected bool\[C, 1\]"):
+        evaluate_together(games, [np.ones((1, 2), bool), *all_of(games)[1:]])
