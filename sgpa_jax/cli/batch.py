@@ -9,17 +9,31 @@ from typing import Annotated
 import typer
 
 from sgpa_jax.cli.options import (
+    Absence,
     Aligner,
+    Baseline,
     Budget,
     Channel,
+    Dtype,
     Estimand,
     EstimatorName,
     Groups,
     Language,
+    Long,
+    MaxNewTokens,
+    MeshText,
+    ModelName,
+    PlayersKind,
     Preset,
+    Revision,
     Rules,
     Seed,
+    System,
+    TextAbsence,
+    TextPlayers,
+    ToleranceText,
     Unspellable,
+    Value,
     given,
 )
 from sgpa_jax.cli.outputs import show_plan
@@ -39,19 +53,13 @@ def batch(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables; a stopped run goes on from there.")],
-    model: Annotated[
-        str, typer.Option(metavar="NAME|FOLDER|HUB_ID", help="Audio language model to explain.")
-    ] = "pocket",
+    model: ModelName = "pocket",
     aligner: Aligner = "pocket",
-    revision: Annotated[str | None, typer.Option(help="The hub's branch, tag or commit of the model.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16; else float32 for what ships, bfloat16 for others.")
-    ] = None,
-    mesh: Annotated[
-        str | None, typer.Option(metavar="data=N,model=M", help="Devices: N groups share coalitions, M the weights.")
-    ] = None,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    mesh: MeshText = None,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Question of rows that have none.")] = "",
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System turn, if not the model's own.")] = None,
+    system: System = None,
     transcript: Annotated[
         str | None,
         typer.Option(metavar="auto|auto:model", help="Who writes what is said, for rows that do not tell."),
@@ -61,43 +69,22 @@ def batch(
     ] = False,
     language: Language = None,
     preset: Preset = None,
-    players: Annotated[
-        str,
-        typer.Option(metavar="KIND", help="Who plays: words, phrases, energy, native, windows:0.5 (seconds), or none."),
-    ] = "words",
-    text: Annotated[
-        str, typer.Option(help="The question's text as players beside them: words, tokens or none.")
-    ] = "none",
-    absence: Annotated[
-        str,
-        typer.Option(
-            help="How a word is absent: silence, noise, delete, mel_delete, embedding, attention, drop, drop_keep."
-        ),
-    ] = "silence",
-    text_absence: Annotated[
-        str, typer.Option(help="How text is absent: attention, drop, drop_keep, or replace by a neutral token.")
-    ] = "attention",
-    baseline: Annotated[str, typer.Option(help="For the absence embedding: mean, zero or silence.")] = "mean",
-    value: Annotated[
-        str,
-        typer.Option(help="A coalition's worth: logprob, mean_logprob, tfidf, tfidf_per_phase, response_embedding."),
-    ] = "logprob",
+    players: PlayersKind = "words",
+    text: TextPlayers = "none",
+    absence: Absence = "silence",
+    text_absence: TextAbsence = "attention",
+    baseline: Baseline = "mean",
+    value: Value = "logprob",
     estimand: Estimand = "shapley",
     groups: Groups = None,
     estimator: EstimatorName = "auto",
     budget: Budget = "4096",
-    tolerance: Annotated[
-        str | None,
-        typer.Option(metavar="X|top:N", help="Stop once standard errors are at most X, or the N largest are in order."),
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the longest answer.")] = 64,
+    tolerance: ToleranceText = None,
+    max_new_tokens: MaxNewTokens = 64,
     seed: Seed = 0,
     rules: Rules = "sgpa",
     unspellable: Unspellable = "error",
-    long: Annotated[
-        str,
-        typer.Option(help="A recording longer than the model's window: refuse, or windows, several clips of it."),
-    ] = "refuse",
+    long: Long = "refuse",
     channel: Channel = "mix",
     split: Annotated[str | None, typer.Option(help="Split of a saved data set, or of one of the hub.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the manifest's first so many rows.")] = None,

@@ -10,18 +10,32 @@ import sgpa_jax
 from sgpa_jax.cli.inputs import read_transcript, shipped_demo
 from sgpa_jax.cli.options import (
     TRANSCRIPT_HELP,
+    Absence,
     Aligner,
+    Baseline,
     Budget,
     Channel,
+    Dtype,
     Estimand,
     EstimatorName,
     Groups,
     Interactions,
     Language,
+    Long,
+    MaxNewTokens,
+    MeshText,
+    ModelName,
+    PlayersKind,
     Preset,
+    Revision,
     Rules,
     Seed,
+    System,
+    TextAbsence,
+    TextPlayers,
+    ToleranceText,
     Unspellable,
+    Value,
     given,
 )
 from sgpa_jax.cli.outputs import check_folder, show, show_plan, write_files
@@ -41,53 +55,26 @@ def explain(
         Path | None, typer.Option(metavar="FILE", help="Words with times: TextGrid, whisperX or MFA JSON, CSV.")
     ] = None,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Question to the model.")] = "",
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System turn, if not the model's own.")] = None,
+    system: System = None,
     response: Annotated[str | None, typer.Option(metavar="TEXT", help="Answer, if not the model's own.")] = None,
-    model: Annotated[
-        str, typer.Option(metavar="NAME|FOLDER|HUB_ID", help="Audio language model to explain.")
-    ] = "pocket",
+    model: ModelName = "pocket",
     aligner: Aligner = "pocket",
-    revision: Annotated[str | None, typer.Option(help="The hub's branch, tag or commit of the model.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16; else float32 for what ships, bfloat16 for others.")
-    ] = None,
-    mesh: Annotated[
-        str | None, typer.Option(metavar="data=N,model=M", help="Devices: N groups share coalitions, M the weights.")
-    ] = None,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    mesh: MeshText = None,
     language: Language = None,
     preset: Preset = None,
-    players: Annotated[
-        str,
-        typer.Option(
-            metavar="KIND",
-            help="Who plays: words, speech (without sounds), phrases, energy, native, windows:0.5 (seconds), or none.",
-        ),
-    ] = "words",
-    text: Annotated[
-        str, typer.Option(help="The question's text as players beside them: words, tokens or none.")
-    ] = "none",
-    absence: Annotated[
-        str,
-        typer.Option(
-            help="How a word is absent: silence, noise, delete, mel_delete, embedding, attention, drop, drop_keep."
-        ),
-    ] = "silence",
-    text_absence: Annotated[
-        str, typer.Option(help="How text is absent: attention, drop, drop_keep, or replace by a neutral token.")
-    ] = "attention",
-    baseline: Annotated[str, typer.Option(help="For the absence embedding: mean, zero or silence.")] = "mean",
-    value: Annotated[
-        str,
-        typer.Option(help="A coalition's worth: logprob, mean_logprob, tfidf, tfidf_per_phase, response_embedding."),
-    ] = "logprob",
+    players: PlayersKind = "words",
+    text: TextPlayers = "none",
+    absence: Absence = "silence",
+    text_absence: TextAbsence = "attention",
+    baseline: Baseline = "mean",
+    value: Value = "logprob",
     estimand: Estimand = "shapley",
     groups: Groups = None,
     estimator: EstimatorName = "auto",
     budget: Budget = "4096",
-    tolerance: Annotated[
-        str | None,
-        typer.Option(metavar="X|top:N", help="Stop once standard errors are at most X, or the N largest are in order."),
-    ] = None,
+    tolerance: ToleranceText = None,
     control: Annotated[
         str | None,
         typer.Option(
@@ -101,14 +88,11 @@ def explain(
         typer.Option(metavar="SAE", help="Also which word fires which concept: folder of sgpa sae train."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Concepts to tell of.")] = 10,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the longest answer.")] = 64,
+    max_new_tokens: MaxNewTokens = 64,
     seed: Seed = 0,
     rules: Rules = "sgpa",
     unspellable: Unspellable = "error",
-    long: Annotated[
-        str,
-        typer.Option(help="A recording longer than the model's window: refuse, or windows, several clips of it."),
-    ] = "refuse",
+    long: Long = "refuse",
     channel: Channel = "mix",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the files.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,

@@ -25,6 +25,48 @@ EstimatorName = Annotated[
 ]
 
 
+System = Annotated[str | None, typer.Option(metavar="TEXT", help="System turn, if not the model's own.")]
+ModelName = Annotated[str, typer.Option(metavar="NAME|FOLDER|HUB_ID", help="Audio language model to explain.")]
+Revision = Annotated[str | None, typer.Option(help="The hub's branch, tag or commit of the model.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32 or bfloat16; else float32 for what ships, bfloat16 for others.")
+]
+MeshText = Annotated[
+    str | None, typer.Option(metavar="data=N,model=M", help="Devices: N groups share coalitions, M the weights.")
+]
+PlayersKind = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="Who plays: words, speech (without sounds), phrases, energy, native, windows:0.5 (seconds), or none.",
+    ),
+]
+TextPlayers = Annotated[str, typer.Option(help="The question's text as players beside them: words, tokens or none.")]
+Absence = Annotated[
+    str,
+    typer.Option(
+        help="How a word is absent: silence, noise, delete, mel_delete, embedding, attention, drop, drop_keep."
+    ),
+]
+TextAbsence = Annotated[
+    str, typer.Option(help="How text is absent: attention, drop, drop_keep, or replace by a neutral token.")
+]
+Baseline = Annotated[str, typer.Option(help="For the absence embedding: mean, zero or silence.")]
+Value = Annotated[
+    str,
+    typer.Option(help="A coalition's worth: logprob, mean_logprob, tfidf, tfidf_per_phase, response_embedding."),
+]
+ToleranceText = Annotated[
+    str | None,
+    typer.Option(metavar="X|top:N", help="Stop once standard errors are at most X, or the N largest are in order."),
+]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Tokens of the longest answer.")]
+Long = Annotated[
+    str,
+    typer.Option(help="A recording longer than the model's window: refuse, or windows, several clips of it."),
+]
+
+
 def parse_budget(text: str) -> int | str:
     """Read a number of coalitions, or the word `paper`."""
     if text != "paper" and not (text.isascii() and text.isdigit() and int(text)):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sgpa_jax.cli.options import Aligner, Seed
+from sgpa_jax.cli.options import Aligner, Dtype, Seed
 from sgpa_jax.cli.progress import progress_bar
 from sgpa_jax.errors import UsageError
 
@@ -26,9 +26,7 @@ def study(
         list[str] | None, typer.Option(metavar="NAME|FOLDER|HUB_ID", help="Audio language model; may be repeated.")
     ] = None,
     aligner: Aligner = "pocket",
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16; else float32 for what ships, bfloat16 for others.")
-    ] = None,
+    dtype: Dtype = None,
     authors_data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The authors' recordings with their segments: are ours the same?"),

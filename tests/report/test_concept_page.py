@@ -4,8 +4,6 @@ import base64
 import html
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,21 +138,6 @@ def test_a_table_and_a_page_tell_of_concepts(told: Explanation):
     assert "latent 4" in text and "“make” +1.00" in text and text.rstrip().count("–") >= 1
     assert "a dog by “blue” +6.0" in html.unescape(explanation_page(told))
     assert "Concepts" not in plain_table(replace(told, concepts=None))
-
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [1200, 390])

@@ -1,9 +1,5 @@
-"""The page in a real browser: clicks play the right samples, the page follows, and nothing else happens.
+"""The page in a real browser: clicks play the right samples, the page follows, and nothing else happens."""
 
-Needs Debian's chromium and the `playwright` package, which drives it through a pipe; skipped where either is missing.
-"""
-
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +11,6 @@ import pytest
 from sgpa_jax.explain import Explanation
 from sgpa_jax.report import write_page
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
 # What the page hands to the sound card, and every word that it marks as being heard, with the position at that moment.
 SPY = """
   window.played = [];
@@ -52,14 +40,6 @@ SPY = """
   });
 """
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

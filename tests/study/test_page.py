@@ -1,8 +1,6 @@
 """The page: self-contained, readable on a phone, and whatever a manifest says stays text."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ TOLD = {
     "models": [{"name": "pocket", "digest": "0" * 64, "dtype": "float32"}], "settings": {"seed": 0},
     "aligner": {"name": "pocket", "digest": "1" * 64}, "versions": {"jax": "0"},
 }  # fmt: skip
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +27,6 @@ def test_the_page_is_alone_and_trusts_no_text(text: str):
     assert "<script" not in text and "<img src=x" not in text
     assert "&lt;manifest&gt;" in text
     assert text.count("data:image/png;base64,") == 5
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
