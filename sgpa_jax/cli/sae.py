@@ -165,7 +165,7 @@ def _spliced(trained: "TrainedSAE", store: Any, name: str, answers: Path) -> dic
     sums = [
         store.rows(shard, trained.layer).astype(np.float64).sum(axis=0) for shard in range(len(store.rows_in_shard))
     ]
-    system = store.header["system"]
+    system = store.header.get("system")
     answered = (
         model.prepare(read_clip(r.path), r.prompt or "", system=system, response=r.response) for r in recordings
     )

@@ -100,7 +100,7 @@ def rank_concepts(
             )
         )
     facts = {
-        "corpus": store.header["corpus"], "clips": len(scores.ids), "scorer": scorer, "p": p,
+        "corpus": store.header.get("corpus"), "clips": len(scores.ids), "scorer": scorer, "p": p,
         "length_matched": length_matched, "seed": seed, "embedder": embedder_name,
         "n_alive": int(alive_m.sum()), "n_latents": len(alive_m), "monosemanticity": told or None,
         "seconds": {

@@ -24,6 +24,7 @@ from sgpa_jax.errors import CheckpointError, UsageError
 from sgpa_jax.files import PARTIAL, atomic_write, checksums, sweep
 
 STAMP = "converted.json"
+_LONGEST_NAME = 255
 _PARAMETERS = "parameters"
 # Raise it when what a transform does changes without its name.
 _VERSION = 1
@@ -162,7 +163,8 @@ def content_key(folder: Path) -> str:
 def _stamp(folder: Path) -> dict[str, Any]:
     stamp = sgpa_checkpoints.read_json(folder / STAMP)
     kinds = {"source": str, "source_key": str, "table": str, "dtype": str, "files": dict}
-    if not all(isinstance(stamp.get(name), kind) for name, kind in kinds.items()) or stamp["dtype"] not in _DTYPES:
+    is_whole = all(isinstance(stamp.get(name), kind) for name, kind in kinds.items()) and stamp["dtype"] in _DTYPES
+    if not is_whole or max(map(len, Path(stamp["source"]).parts), default=0) > _LONGEST_NAME or "\0" in stamp["source"]:
         raise CheckpointError(f"{folder / STAMP} is damaged; convert the original folder again")
     return stamp
 

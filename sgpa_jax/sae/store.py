@@ -179,8 +179,6 @@ def _check(header: dict[str, Any]) -> None:
     texts = [model[name] for name in ("name", "digest", "dtype")]
     if not all(type(size) is int and 0 < size < _MOST for size in sizes) or not all(type(t) is str for t in texts):
         raise ValueError("sizes or names are none")
-    for name in ("prompt", "system", "corpus", "seed"):
-        header[name]
 
 
 def _row(row: dict[str, Any], n_shards: int) -> dict[str, Any]:

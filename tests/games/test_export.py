@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 import sgpa_jax
 from sgpa_jax.audio import Clip
-from sgpa_jax.games import speech_game
+from sgpa_jax.games import evaluate_together, speech_game
 from sgpa_jax.games.game import Reference
 from sgpa_jax.games.responses import response_game
 from sgpa_jax.games.scores import divergence
@@ -80,6 +80,7 @@ def test_every_jitted_function_of_the_engines(exporter, tiny_folder):
         inputs = model.prepare(clip, "which colour?", response="red")
         for absence in absences:
             speech_game(model, inputs, players, absence=absence).values(MASKS_CP)
+            evaluate_together([speech_game(model, inputs, players, absence=absence)] * 2, [MASKS_CP, MASKS_CP])
         response_game(model, inputs, players, score="response_embedding", max_new_tokens=2).values(MASKS_CP)
     response_game(model, inputs, players, absence="drop", max_new_tokens=2, mode="sequential").values(MASKS_CP)
     halves = [{"type": "audio", "audio": Clip(half_s, RATE_HZ)} for half_s in np.split(clip.wave_s, 2)]
