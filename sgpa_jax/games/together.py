@@ -157,13 +157,10 @@ class _JointEngine:
             np.pad(engine.owner_k, (0, n_text - len(engine.owner_k)), constant_values=engine.n_players)
             for engine in engines
         ]
-        tables = [engine.hearing.table_nm for engine in engines]
-        self._table_nm, self._first_row = (
-            None,
-            np.cumsum([0, *(0 if table is None else len(table) for table in tables)]),
-        )
+        self._table_nm, self._first_row = None, np.zeros(len(engines), np.int64)
         if first.hearing.table_nm is not None:
-            rows = np.concatenate([np.asarray(table) for table in tables])
+            tables = [np.asarray(engine.hearing.table_nm) for engine in engines]
+            rows, self._first_row = np.concatenate(tables), np.cumsum([0, *map(len, tables)])
             self._table_nm = jnp.asarray(np.pad(rows, ((0, (1 << (len(rows) - 1).bit_length()) - len(rows)), (0, 0))))
 
     def at_once(self, n_frames: int) -> int:
@@ -223,12 +220,8 @@ class _JointEngine:
         sounds = [(number, self._engines[number].hearing.hear(masks_xh, n_frames)) for number, _, masks_xh in heard]
         picked = [sound.index_bf + self._first_row[number] for number, sound in sounds if isinstance(sound, Picked)]
         if picked:
-            index_bf = np.concatenate(picked)[order].astype(np.int32)
-            return (
-                _taken(Picked(self._table_nm, index_bf))
-                if self._model.mesh is None
-                else Picked(self._table_nm, index_bf)
-            )
+            sound = Picked(self._table_nm, np.concatenate(picked)[order].astype(np.int32))
+            return _taken(sound) if self._model.mesh is None else sound
         waves, lengths = zip(*(sound for _, sound in sounds), strict=True)
         return Rendered(np.concatenate(waves)[order], np.concatenate(lengths)[order])
 
