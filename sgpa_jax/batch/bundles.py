@@ -28,7 +28,7 @@ def compose(manifest: Manifest) -> list[tuple[int, ...]]:
         round_up_in_octaves(int(length_ms), step=_STEP_MS, parts=_SIZES) for length_ms in durations_ms[is_known]
     ]
     order = np.lexsort((np.arange(len(manifest)), manifest.n_words, bucket_n)).tolist()
-    coalitions_n = expected_coalitions(manifest)
+    coalitions_n = _expected_coalitions(manifest)
     bundles: list[tuple[int, ...]] = []
     bundle: list[int] = []
     n_coalitions = 0
@@ -41,6 +41,6 @@ def compose(manifest: Manifest) -> list[tuple[int, ...]]:
     return [*bundles, tuple(bundle)]
 
 
-def expected_coalitions(manifest: Manifest) -> list[int]:
+def _expected_coalitions(manifest: Manifest) -> list[int]:
     """Return how many coalitions each item may take, as far as its words tell: all, or what is usually sampled."""
     return [min(2 ** min(n_words, 62), MOST_OF_AN_ITEM) for n_words in np.maximum(manifest.n_words, 1).tolist()]

@@ -54,7 +54,7 @@ def evaluate_bundle(
             running[id] = _started(model, one, answer, asked, known)
         except SgpaError as error:
             failed[id] = str(error)
-    found = _estimated({id: one for id, one in running.items()}, asked, failed, progress)
+    found = _estimated(running, asked, failed, progress)
     each_s = (time.perf_counter() - began_s) / max(len(several), 1)
     outcomes = []
     for one in several:

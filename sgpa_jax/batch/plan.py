@@ -1,7 +1,8 @@
 """What a data set's run would cost, told from its manifest and its recordings' headers: `sgpa batch --dry-run`.
 
 The words of the transcripts stand for the players; what else may be one, a sound beside the words, adds to that. A
-response is assumed to have eight tokens.
+response is assumed to have eight tokens. `programs` are the engine's, two for each length; aligner, answers and
+estimators compile theirs beside them.
 """
 
 from collections import Counter

@@ -202,8 +202,6 @@ def run_batch(
     own = range(shard[0], len(runner.bundles), shard[1])
     # Ray's driver looks for no device: its actors need them.
     with _locked(job.out, shard) if engine == "ray" or is_first() else nullcontext():
-        for name in ("", "pages", *TABLES):
-            sweep(job.out / name)
         if engine == "ray":
             return _run_on_ray(runner, own, actors, progress)
         return run_bundles(runner, own, fail_fast=fail_fast, progress=progress)
@@ -320,7 +318,7 @@ class _Later(NamedTuple):
 
 @contextmanager
 def _locked(out: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Keep other processes from running the same shard in the same folder, as long as this one lives."""
+    """Keep other processes from running the same shard in the same folder, and clear away what killed ones left."""
     path = out / f".lock-{shard[0]}-of-{shard[1]}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -334,6 +332,8 @@ def _locked(out: Path, shard: tuple[int, int]) -> Iterator[None]:
             raise UsageError(
                 f"another process is writing to {out}: wait for it, or choose another folder or shard"
             ) from error
+        for name in ("", "pages", *TABLES):
+            sweep(out / name)
         yield
 
 
