@@ -7,6 +7,7 @@ the source again. There is no cache behind the user's back: mapping and laying o
 restoring did wherever it was measured (`benchmarks/loading.py`).
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -29,6 +30,8 @@ _PARAMETERS = "parameters"
 # Raise it when what a transform does changes without its name.
 _VERSION = 1
 _BLOCK, _BLOCKS = 4096, 64
+# What Orbax writes of an array besides its values, roughly.
+_LEAF_BYTES = 1024
 _DTYPES = ("float32", "bfloat16")
 
 
@@ -126,7 +129,8 @@ def write_arrays(target: Path, arrays: Any) -> Path:
     try:
         fresh.parent.mkdir(parents=True, exist_ok=True)
         sweep(fresh.parent)
-        # What goes wrong is told in one sentence, and not by Orbax's threads with their tracebacks as well.
+        # Orbax's threads tell what goes wrong with a hundred lines of tracebacks, so the room is asked for before them.
+        _ask_for_room(fresh, arrays)
         absl.setLevel(logging.CRITICAL + 1)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(fresh, arrays)
@@ -158,6 +162,18 @@ def content_key(folder: Path) -> str:
                 file.seek(k * n_bytes // _BLOCKS)
                 digest.update(file.read(_BLOCK))
     return digest.hexdigest()
+
+
+def _ask_for_room(path: Path, arrays: Any) -> None:
+    """Raise OSError where a disk, or a limit on the size of files, leaves no room for a tree of arrays."""
+    n_bytes = sum(leaf.nbytes + _LEAF_BYTES for leaf in jax.tree.leaves(arrays))
+    try:
+        with path.open("xb") as file:
+            file.truncate(n_bytes)
+    finally:
+        path.unlink(missing_ok=True)
+    if n_bytes > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, f"{n_bytes / 1e6:.1f} MB are needed, and the disk has less left")
 
 
 def _stamp(folder: Path) -> dict[str, Any]:

@@ -21,8 +21,6 @@ from sgpa_jax.errors import SgpaError, UsageError
 from sgpa_jax.models.convert import convert_model
 from sgpa_jax.sae import Paths, Recipe, SAEConfig, TrainConfig, load_sae, open_store, train
 
-# Orbax leaves tasks behind that nobody asks for their error any more.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 RECIPE = Recipe(SAEConfig(width=8, n_latents=512, k=2), TrainConfig(n_steps=2, batch=40, learning_rate=1e-3))
 ROOM_BYTES = 2**13
 
