@@ -20,7 +20,7 @@ from sgpa_jax.batch.tables import read_table
 from sgpa_jax.errors import SgpaError
 from sgpa_jax.explain import Explanation
 from sgpa_jax.files import atomic_write
-from sgpa_jax.report import DARK, LIGHT, digest, number, readable, unit
+from sgpa_jax.report import DARK, LIGHT, document, number, readable, unit
 from sgpa_jax.report import write_page as write_item_page
 
 _WORDS = 25
@@ -65,10 +65,8 @@ def page(found: Survey, *, name: str, measure: str) -> str:
     style = Template(style).substitute(
         light_more=LIGHT.positive, light_less=LIGHT.negative, dark_more=DARK.positive, dark_less=DARK.negative
     )
-    policy = f"default-src 'none'; style-src {digest(style)}; img-src data:; base-uri 'none'; form-action 'none'"
     of_all = f" of {found.n_items:,}" if found.n_failed else ""
     pieces = {
-        "title": f"{readable(name)} · {found.n_items:,} items",
         "kicker": " · ".join([readable(name), *(readable(model) for model in found.models)]),
         "heading": f"{found.n_explained:,}{of_all} {_plural(found.n_items, 'item')} explained",
         "finding": _finding(found),
@@ -76,13 +74,12 @@ def page(found: Survey, *, name: str, measure: str) -> str:
     sections = (
         _words(found, measure), charts(found), _worth_a_look(found), _failures(found), _facts(found),
     )  # fmt: skip
-    return Template(template).substitute(
+    body = Template(template).substitute(
         {name: html.escape(text) for name, text in pieces.items()},
-        policy=html.escape(policy),
-        style=style,
         notices=_notices(found),
         sections="\n".join(section for section in sections if section),
     )
+    return document(title=f"{readable(name)} · {found.n_items:,} items", style=style, body=body)
 
 
 def page_name(id: str) -> str:

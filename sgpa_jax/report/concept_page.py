@@ -1,7 +1,6 @@
 """Pages of concepts: for each its name and scores, its clips to listen to, and the words that fire it; and an index.
 
-Every page is one HTML file that opens from disk, asks no network and trusts no text; a content security policy lets
-nothing run but the page's own script and style, by their digests. Axes: `T` audio positions.
+Axes: `T` audio positions.
 """
 
 import html
@@ -19,8 +18,8 @@ from sgpa_jax.audio import Clip, read_clip, wav_bytes
 from sgpa_jax.errors import AudioError
 from sgpa_jax.explain import Explanation
 from sgpa_jax.files import atomic_write
+from sgpa_jax.report.document import base64_of, document
 from sgpa_jax.report.facts import number, player_name, readable
-from sgpa_jax.report.page import base64_of, digest
 from sgpa_jax.report.palette import DARK, LIGHT
 
 if TYPE_CHECKING:
@@ -154,14 +153,9 @@ def _page(*, title: str, kicker: str, heading: str, finding: str, sections: Sequ
     folder = resources.files("sgpa_jax.report")
     template, style, script = (folder.joinpath(f"concept.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     style = Template(style).substitute(light=LIGHT.positive, dark=DARK.positive)
-    policy = (
-        f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; media-src data:; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    texts = {name: html.escape(text) for name, text in (("title", title), ("heading", heading), ("finding", finding))}
-    return Template(template).substitute(
-        texts, policy=html.escape(policy), style=style, script=script, kicker=kicker, sections="\n".join(sections)
-    )
+    texts = {name: html.escape(text) for name, text in (("heading", heading), ("finding", finding))}
+    body = Template(template).substitute(texts, kicker=kicker, sections="\n".join(sections))
+    return document(title=title, style=style, body=body, script=script)
 
 
 def _keys(concept: "Concept") -> list[tuple[str, int]]:

@@ -1,11 +1,8 @@
 """The page: one HTML file to look at and to listen to, that opens from disk, asks no network and trusts no text.
 
-Everything is inlined: the recording as a 16-bit WAV, the spectrogram as bytes, values and sentences as JSON. A content
-security policy lets nothing run but the page's own script and style, by their digests.
+Everything is inlined: the recording as a 16-bit WAV, the spectrogram as bytes, values and sentences as JSON.
 """
 
-import base64
-import hashlib
 import html
 import json
 import os
@@ -17,6 +14,7 @@ from sgpa_jax.audio import Clip, wav_bytes
 from sgpa_jax.explain import Explanation
 from sgpa_jax.files import atomic_write
 from sgpa_jax.players import ambient_noise
+from sgpa_jax.report.document import base64_of, document
 from sgpa_jax.report.facts import (
     balance,
     direction,
@@ -52,17 +50,12 @@ def page(explanation: Explanation) -> str:
     x = explanation
     folder = resources.files("sgpa_jax.report")
     template, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
-    policy = (
-        f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; "
-        "media-src data:; img-src data:; base-uri 'none'; form-action 'none'"
-    )
     wave = None if x.wave is None else x.wave.at_rate(min(max(x.wave.rate_hz, _RATES_HZ[0]), _RATES_HZ[1]))
     measure, (less, more, _) = unit(x), direction(x)
     hint = "The recording is not part of this page, so nothing can be played."
     if wave:
         hint = f"Click a {'spoken ' if has_text(x) else ''}word to hear it." if heard(x) else ""
     pieces = {
-        "title": f"{readable(x.response)} · {readable(x.question)}",
         "kicker": f"{readable(os.path.basename(x.clip.path or 'recording'))} · {x.clip.duration_s:.2f} s · "
         f"answered by {readable(x.model['name'])}",
         "question": readable(x.question),
@@ -75,16 +68,14 @@ def page(explanation: Explanation) -> str:
         "more": more,
         "unit": f" in {measure}" if measure else "",
     }
-    return Template(template).substitute(
+    body = Template(template).substitute(
         {name: html.escape(text) for name, text in pieces.items()},
-        policy=html.escape(policy),
-        style=style,
-        script=script,
         notices=_notices(x),
         audio=_audio(wave),
         facts="\n".join(f"  <dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in _told(x)),
         data=_embedded(_data(x, wave)),
     )
+    return document(title=f"{readable(x.response)} · {readable(x.question)}", style=style, body=body, script=script)
 
 
 def write_page(explanation: Explanation, path: str | os.PathLike[str]) -> None:
@@ -205,16 +196,6 @@ def _audio(wave: Clip | None) -> str:
 
 def _url(clip: Clip) -> str:
     return f"data:audio/wav;base64,{base64_of(wav_bytes(clip))}"
-
-
-def base64_of(data: bytes) -> str:
-    """Return bytes as a page can hold them."""
-    return base64.b64encode(data).decode("ascii")
-
-
-def digest(text: str) -> str:
-    """Return by what a content security policy knows a script or a style."""
-    return f"'sha256-{base64_of(hashlib.sha256(text.encode()).digest())}'"
 
 
 def _embedded(data: dict[str, Any]) -> str:
