@@ -18,8 +18,8 @@ from sgpa_jax.concepts import ClipScores
 from sgpa_jax.models import Model
 
 P = 4
-KEPT_SHARE = 5000 / 32768
-"""The paper keeps 5000 of 32,768 latents."""
+BUDGETS = (1, 2)
+"""Concepts that are kept, the most monosemantic ones, as multiples of the number of classes; and once all of them."""
 # Clips of each purpose come from a seed of their own.
 _EMBEDDER, _CORPUS, _FSD50K, CHOSEN_ON, STEERED = 100, 200, 300, 400, 500
 CANDIDATES = 12
@@ -44,8 +44,9 @@ class Sizes:
     resamples: int
 
 
-FULL = Sizes(1200, 400, 400, 600, 12, 8, 16, 1500, 50, 200)
-QUICK = Sizes(160, 100, 100, 200, 3, 4, 8, 200, 10, 50)
+# Latents and k are those of 768/16 to 96/1 with the best protocol A on halves of the development clips (docs/concepts).
+FULL = Sizes(1200, 400, 400, 600, 12, 1, 2, 1500, 50, 1000)
+QUICK = Sizes(160, 100, 100, 200, 3, 1, 2, 200, 10, 50)
 
 
 @dataclass(frozen=True, eq=False)

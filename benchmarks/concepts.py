@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from _harness import parser, report
 from _sound_concepts import (
+    BUDGETS,
     CHOSEN_ON,
     FULL,
-    KEPT_SHARE,
     QUICK,
     STEERED,
     P,
@@ -47,7 +47,7 @@ TRANSITIONS = (
 )
 STRENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0)
 COLUMNS = (
-    *("kind", "layer", "method", "precision", "recall", "f1", "mAP", "interval", "n", "named", "mapped"),
+    *("kind", "layer", "method", "kept", "precision", "recall", "f1", "mAP", "interval", "n", "named", "mapped"),
     *("ms_all", "ms_top", "null_all", "null_top", "held_out_top", "detection"),
     *(
         "from",
@@ -118,39 +118,41 @@ def _of_layer(trained: sae.TrainedSAE, stores: Stores, world: World, sizes: Size
     for method, some, way in ways:
         scores = concepts.clip_scores(some, stores.corpus)
         dev, evaluated = concepts.clip_scores(some, stores.dev), concepts.clip_scores(some, stores.evaluated)
-        bank = concepts.rank_concepts(
-            some, stores.corpus, world.recordings, unit_ne=stores.unit_ne, embedder_name=world.embedder.name,
-            scores=scores if way is None else ranked_by(scores, way, seed), p=P,
-            n_keep=round(KEPT_SHARE * len(scores.latents)), n_permutations=sizes.permutations, seed=seed,
-        )  # fmt: skip
-        bank, captions = named(bank, world.captions, corpus)
-        dev_kept, evaluated_kept = dev.of(bank.latents), evaluated.of(bank.latents)
-        bank = concepts.detect(bank, dev_kept, world.judge, key=key_of(seed, 2))
-        figures = bank.facts["monosemanticity"]
-        rows.append(
-            {"kind": "concepts", "layer": layer, "method": method, "n": len(bank), "named": bank.facts["named_frac"],
-             "ms_all": figures["all_alive"], "ms_top": figures["top"], "null_all": figures["null_all"],
-             "null_top": figures["null_top"], "held_out_top": figures["held_out_top"],
-             "detection": bank.facts["detection"]}
-        )  # fmt: skip
         scorer = way if way in ("mean", "coverage") else "representativeness"
-        found = {
-            "A": concepts.protocol_a(
+        for n_keep in (*(budget * len(classes) for budget in BUDGETS), len(scores.latents)):
+            bank = concepts.rank_concepts(
+                some, stores.corpus, world.recordings, unit_ne=stores.unit_ne, embedder_name=world.embedder.name,
+                scores=scores if way is None else ranked_by(scores, way, seed), p=P, n_keep=n_keep,
+                n_permutations=sizes.permutations, seed=seed,
+            )  # fmt: skip
+            bank, captions = named(bank, world.captions, corpus)
+            dev_kept, evaluated_kept = dev.of(bank.latents), evaluated.of(bank.latents)
+            bank = concepts.detect(bank, dev_kept, world.judge, key=key_of(seed, 2))
+            figures = bank.facts["monosemanticity"]
+            rows.append(
+                {"kind": "concepts", "layer": layer, "method": method, "kept": len(bank), "n": len(scores.latents),
+                 "named": bank.facts["named_frac"], "ms_all": figures["all_alive"], "ms_top": figures["top"],
+                 "null_all": figures["null_all"], "null_top": figures["null_top"],
+                 "held_out_top": figures["held_out_top"], "detection": bank.facts["detection"]}
+            )  # fmt: skip
+            by_name = concepts.protocol_a(
                 bank.names, dev_kept, evaluated_kept, classes, embedder=world.embedder, scorer=scorer
             )
-        }
+            by_caption = concepts.protocol_c(captions, evaluated_kept, classes, p=P, scorer=scorer, key=key_of(seed, 3))
+            rows += [_evaluation(layer, method, each, sizes, seed, len(bank)) for each in (by_name, by_caption)]
         if way != "random":
-            found["B"] = concepts.protocol_b(dev, evaluated, classes, scorer=scorer)
-        found["C"] = concepts.protocol_c(captions, evaluated_kept, classes, p=P, scorer=scorer, key=key_of(seed, 3))
-        rows += [_evaluation(layer, method, each, sizes, seed) for each in found.values()]
+            by_label = concepts.protocol_b(dev, evaluated, classes, scorer=scorer)
+            rows.append(_evaluation(layer, method, by_label, sizes, seed, len(dev.latents)))
         _say(f"layer {layer}: {method}")
     return [*rows, _probe(layer, stores, classes, sizes, seed)]
 
 
-def _evaluation(layer: int, method: str, found: concepts.Evaluation, sizes: Sizes, seed: int) -> dict[str, object]:
+def _evaluation(
+    layer: int, method: str, found: concepts.Evaluation, sizes: Sizes, seed: int, kept: int | None = None
+) -> dict[str, object]:
     if found.predictions is not None:
         found = concepts.with_intervals([found], n_resamples=sizes.resamples, key=key_of(seed, 4))
-    row: dict[str, object] = {"kind": f"evaluation {found.protocol}", "layer": layer, "method": method}
+    row: dict[str, object] = {"kind": f"evaluation {found.protocol}", "layer": layer, "method": method, "kept": kept}
     row |= {name: value for name, value in found.figures.items() if name in COLUMNS or name in ("f1_macro", "lwlrap")}
     if "mAP" in found.intervals:
         row["interval"] = "{:.3f}–{:.3f}".format(*found.intervals["mAP"])

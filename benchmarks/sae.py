@@ -6,7 +6,8 @@ largest picked; `decode` the k latents' sum, once against torch and once against
 Adam with unit rows. Torch is tuned before it is compared: decoding by scatter and product or by `embedding_bag`, one
 thread or all, fused Adam or not; `peer` tells what was best, and rows of both decoders are shown. `max_abs_diff` is
 between reconstructions (`encode`: between the latents in the order of their places; `train`: between losses of the last
-step). `tokens_per_s` is ours.
+step). `tokens_per_s` is ours. Where SAELens is installed, it is a peer as well, with dense or sparse latents, one
+thread or all, whichever is faster; its step renormalises no rows, so that losses part.
 
 `planted` rows are no comparison: dictionaries with known directions (P1: 128 in 48 dimensions, four at a time; P2: 96
 in 32, five on average), and how much of them was found with k right and doubled; directions are drawn from `--seed`.
@@ -14,6 +15,7 @@ in 32, five on average), and how much of them was found with k right and doubled
 
 import argparse
 import functools
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,6 +166,32 @@ def _speed(arguments: argparse.Namespace) -> Rows:
         apart = abs(timed["ours"].returned - timed["peer"].returned)
         row = comparison(f"train, {size}", f"torch {how}", timed["ours"], timed["peer"], apart)
         rows.append({**row, "tokens_per_s": batch / timed["ours"].wall_s, "settings": f"{paths.decode}, {paths.top_k}"})
+    if importlib.util.find_spec("sae_lens") is not None:
+        ours = {
+            "encode": lambda: encoded(state.sae, x_bd)[0],
+            "decode": lambda: sparse(state.sae, z_bk, index_bk),
+            "train": ours_train(),
+        }
+        rows += _saelens(ours, weights, training.learning_rate, x, np.array(index_bk), threads, repeats, size)
+    return rows
+
+
+def _saelens(
+    ours: dict[str, Callable[[], Any]], weights: dict[str, np.ndarray], learning_rate: float, x: torch.Tensor,
+    index_bk: np.ndarray, threads: list[int], repeats: int, size: str,
+) -> Rows:  # fmt: skip
+    from _saelens_sae import SAELensSettings, as_array, saelens_call
+
+    every, rows = [SAELensSettings(sparse, n) for sparse in (False, True) for n in threads], []
+    for case, call in ours.items():
+        theirs = functools.partial(saelens_call, case, weights, index_bk.shape[1], x, learning_rate)
+        ways = [how for how in every if case != "train" or not how.sparse]  # its sparse step has no gradient on CPUs
+        best = min(ways, key=lambda how: alternate({"": theirs(how)}, 1)[""].wall_s)
+        timed = alternate({"ours": call, "peer": theirs(best)}, repeats)
+        found = as_array(timed["peer"].returned)
+        found = np.take_along_axis(found, index_bk, axis=1) if case == "encode" else found
+        apart = float(np.abs(np.asarray(timed["ours"].returned) - found).max())
+        rows.append(comparison(f"{case}, {size}", f"SAELens {best}", timed["ours"], timed["peer"], apart))
     return rows
 
 

@@ -8,6 +8,7 @@ import typer
 
 from sgpa_jax.cli.options import Seed
 from sgpa_jax.cli.progress import progress_bar
+from sgpa_jax.cli.ratings import ratings, sheet
 from sgpa_jax.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sgpa_jax.sae import ActivationStore, TrainedSAE
 
 PROTOCOLS = ("A", "B", "C")
+_SCORERS = "representativeness|mean|coverage"
 
 concepts = typer.Typer(
     name="concepts", help="What an autoencoder's latents are about.", no_args_is_help=True, rich_markup_mode=None
@@ -42,6 +44,9 @@ def rank(
     embedder: Embedder = None,
     p: Annotated[int, typer.Option("--p", min=1, help="Most and least representative clips of a concept.")] = 4,
     keep: Annotated[int, typer.Option(min=1, help="Concepts to keep: the most monosemantic ones.")] = 5000,
+    scorer: Annotated[
+        str, typer.Option(metavar=_SCORERS, help="What clips are ranked by; the last two are baselines.")
+    ] = "representativeness",
     length_matched: Annotated[
         bool, typer.Option("--length-matched", help="Least representative clips as long as the most representative.")
     ] = False,
@@ -54,6 +59,8 @@ def rank(
     from sgpa_jax import concepts as room
     from sgpa_jax.sae import read_manifest
 
+    if scorer not in room.SCORERS:
+        raise unknown_name("scorer", scorer, room.SCORERS)
     trained, store = _given(sae, activations)
     recordings = () if clips is None else read_manifest(clips)
     unit_ne, name, scores = None, None, room.clip_scores(trained, store)
@@ -65,7 +72,7 @@ def rank(
             unit_ne = room.embed_files(ears, _paths(scores, recordings, clips), progress=progress)
         name = ears.name
     found = room.rank_concepts(
-        trained, store, recordings, unit_ne=unit_ne, embedder_name=name, scores=scores, p=p, n_keep=keep,
+        trained, store, recordings, unit_ne=unit_ne, embedder_name=name, scores=scores, scorer=scorer, p=p, n_keep=keep,
         length_matched=length_matched, seed=seed,
     )  # fmt: skip
     found.save(bank or sae)
@@ -134,6 +141,10 @@ def evaluate(
     ] = None,
     model: Annotated[str, typer.Option(metavar="NAME|FOLDER|HUB_ID", help="The model, for such a harvest.")] = "pocket",
     protocols: Annotated[str, typer.Option(help="By name (A), by label (B), by caption (C).")] = "A,B,C",
+    scorer: Annotated[
+        str | None,
+        typer.Option(metavar=_SCORERS, help="What scores clips; default: what the concepts were ranked by."),
+    ] = None,
     embedder: Embedder = None,
     resamples: Annotated[int, typer.Option(min=0, help="Draws of clips for 95 % intervals; 0: none.")] = 1000,
     bank: Bank = None,
@@ -152,12 +163,15 @@ def evaluate(
     for protocol in wanted:
         if protocol not in PROTOCOLS:
             raise unknown_name("protocol", protocol, PROTOCOLS)
+    if scorer is not None and scorer not in room.SCORERS:
+        raise unknown_name("scorer", scorer, room.SCORERS)
     found = room.ConceptBank.load(bank or sae) if {"A", "C"} & {*wanted} else None
     classes = None if fsd50k is None else _harvested(sae, fsd50k, model, dev, test)
     trained, dev_store = _given(sae, dev)
     _, eval_store = _given(sae, test)
     if found is not None:
         found.check(trained)
+    by = scorer or ("representativeness" if found is None else found.facts["scorer"])
     latents = None if "B" in wanted or found is None else found.latents
     halves = tuple(room.clip_scores(trained, store, latents=latents) for store in (dev_store, eval_store))
     if classes is None:
@@ -167,21 +181,21 @@ def evaluate(
     key, told = jax.random.key(seed), {}
     for protocol in wanted:
         if protocol == "B":
-            evaluation = room.protocol_b(halves[0], halves[1], classes)
+            evaluation = room.protocol_b(halves[0], halves[1], classes, scorer=by)
         else:
             assert found is not None
             own = [scores.of(found.latents) for scores in halves]
             if protocol == "A":
                 ears = None if embedder is None else _embedder(embedder)
-                evaluation = room.protocol_a(found.names, own[0], own[1], classes, embedder=ears)
+                evaluation = room.protocol_a(found.names, own[0], own[1], classes, embedder=ears, scorer=by)
             else:
                 texts = [concept.captions or (concept.name or "",) for concept in found.concepts]
-                evaluation = room.protocol_c(texts, own[1], classes, p=found.facts["p"], key=key)
+                evaluation = room.protocol_c(texts, own[1], classes, p=found.facts["p"], scorer=by, key=key)
         if resamples and evaluation.predictions is not None:
             evaluation = room.with_intervals([evaluation], n_resamples=resamples, key=key)
         told[protocol] = evaluation.to_dict()
     if as_json:
-        typer.echo(json.dumps(_plain(told)))
+        typer.echo(json.dumps(told))
         return
     for protocol, facts in told.items():
         for figure, value in facts["figures"].items():
@@ -216,6 +230,10 @@ def report(
         paths = write_concept_pages(found, out, lines, explanations=explanations, limit=limit, progress=progress)
     typer.echo(paths[0])
     typer.echo(f"{len(paths) - 1} pages of {len(found)} concepts")
+
+
+for _command in (sheet, ratings):
+    concepts.command()(_command)
 
 
 def _given(sae: Path, activations: Path) -> "tuple[TrainedSAE, ActivationStore]":
@@ -294,12 +312,3 @@ def _harvested(sae: Path, corpus: Path, name: str, *folders: Path) -> tuple[str,
 
 def _figure(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.4f}"
-
-
-def _plain(value: Any) -> Any:
-    """What JSON holds: what is not a number is null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and value != value else value

@@ -21,7 +21,7 @@ from sgpa_jax.concepts.evaluate import (
     with_intervals,
 )
 from sgpa_jax.concepts.firing import autoencoder_of, check_firing, fired_concepts, names_in
-from sgpa_jax.concepts.fsd50k import FSD50K, read_fsd50k, truth
+from sgpa_jax.concepts.fsd50k import FSD50K, implied_classes, read_fsd50k, truth
 from sgpa_jax.concepts.games import ConceptValues, ablation_game, concept_values, latent_readout, strongest_latents
 from sgpa_jax.concepts.human import Ratings, krippendorff_alpha, read_ratings, write_sheet
 from sgpa_jax.concepts.measures import Predictions, average_precision, best_threshold, drawn_measures, measured
@@ -113,6 +113,7 @@ __all__ = [
     "evaluate_scores",
     "fired_concepts",
     "half_scores",
+    "implied_classes",
     "krippendorff_alpha",
     "label_precision",
     "latent_readout",

@@ -1,10 +1,11 @@
 """How well concepts stand for the classes of a labelled corpus: three protocols, since AR&D's own is not published.
 
-A, by name: a concept scores the class that its name says, a class the most of its concepts; classes without one stay in
-the averages, with scores of zero. B, by label: a class is scored by the one latent that ranks it best on the
-development half, so that names do not matter. C, by caption: the classes that half of a concept's captions mention,
-against those that half of its most representative evaluation clips have. Thresholds, latents and scales come from the
-development half alone. Axes: `N` clips, `M` latents, `C` concepts, `J` classes, `P` clips of a concept, `R` draws.
+A, by name: a concept speaks for the class that its name says and for those above it, a class is scored by the mean of
+its concepts; classes without one stay in the averages, with scores of zero. B, by label: a class is scored by the one
+latent that ranks it best on the development half, so that names do not matter. C, by caption: the classes that half of
+a concept's captions mention, against those that half of its most representative evaluation clips have. Thresholds,
+latents, scales and what is above a class come from the development half alone.
+Axes: `N` clips, `M` latents, `C` concepts, `J` classes, `P` clips of a concept, `R` draws.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sgpa_jax.concepts.bank import finite
 from sgpa_jax.concepts.clips import ClipScores
 from sgpa_jax.concepts.embedders import AudioEmbedder
-from sgpa_jax.concepts.fsd50k import truth
+from sgpa_jax.concepts.fsd50k import implied_classes, truth
 from sgpa_jax.concepts.measures import Predictions, best_threshold, drawn_measures, interval, measured
 from sgpa_jax.concepts.retrieve import top_clips
 from sgpa_jax.concepts.words import matching_label, mentions
@@ -71,6 +72,10 @@ def protocol_a(
 ) -> Evaluation:
     """Evaluate concepts by their names.
 
+    What is above a class is what all of its clips have on the development half (`implied_classes`). The mean of a
+    class's concepts, each on its own scale, is steadier than the most of them: one that fires for something else
+    besides would spoil that alone.
+
     Args:
         names: of the concepts, one for each column of the scores; None takes no part.
         dev, evaluated: scores of the two halves, with the clips' labels.
@@ -88,14 +93,10 @@ def protocol_a(
     dev_nc, eval_nc = dev.by(scorer), evaluated.by(scorer)
     scale_c = np.quantile(dev_nc.astype(np.float64), _SCALE_AT, axis=0)
     scale_c = np.where(scale_c > 0, scale_c, 1)
-    scores = []
-    for score_nc in (dev_nc, eval_nc):
-        score_nj = np.zeros((len(score_nc), len(classes)))
-        for concept in np.flatnonzero(class_c >= 0):
-            column = score_nc[:, concept] / scale_c[concept]
-            score_nj[:, class_c[concept]] = np.maximum(score_nj[:, class_c[concept]], column)
-        scores.append(score_nj)
-    covered_j = np.isin(np.arange(len(classes)), class_c)
+    speaks_cj = implied_classes(truth(dev.labels, classes))[class_c] & (class_c >= 0)[:, None]
+    n_speak_j = speaks_cj.sum(axis=0)
+    weight_cj = speaks_cj / scale_c[:, None] / np.maximum(n_speak_j, 1)
+    scores, covered_j = [dev_nc @ weight_cj, eval_nc @ weight_cj], n_speak_j > 0
     found = evaluate_scores(scores[0], dev.labels, scores[1], evaluated.labels, classes, "A", covered_j=covered_j)
     named = [name is not None for name in names]
     found.facts.update(

@@ -17,6 +17,7 @@ from sgpa_jax.errors import UsageError
 from sgpa_jax.sae import Recording
 
 _TRUTH = "FSD50K.ground_truth"
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,18 @@ def truth(labels: Sequence[Sequence[str]], classes: Sequence[str]) -> Bool[np.nd
     for n, known in enumerate(labels):
         true_nj[n, [place[label] for label in known if label in place]] = True
     return true_nj
+
+
+def implied_classes(true_nj: Bool[np.ndarray, "N J"]) -> Bool[np.ndarray, "J J"]:
+    """Which classes [i, j] a class i brings with it: itself, and all j that every clip of i has, as of an ontology.
+
+    Where that may be chance (clips of i drawn from all: 5 % over all pairs), it is not taken for more.
+    """
+    n_j, n_classes = true_nj.sum(axis=0), true_nj.shape[1]
+    always_jj = true_nj.T.astype(np.int64) @ true_nj == n_j[:, None]
+    chance_jj = n_j[:, None] * np.log(np.maximum(n_j, 1)[None] / len(true_nj))
+    surely_jj = chance_jj < np.log(_LEVEL / max(n_classes * (n_classes - 1), 1))
+    return (always_jj & surely_jj) | np.eye(n_classes, dtype=bool)
 
 
 def _recordings(folder: Path, half: str, classes: tuple[str, ...]) -> tuple[tuple[Recording, ...], tuple[str, ...]]:

@@ -24,7 +24,7 @@ from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games import VALUES, Evaluations, Game, Readout
 from sgpa_jax.models import NO_CLIP, AudioLM, Model, ModelInputs, causal_order
 from sgpa_jax.players import all_coalitions
-from sgpa_jax.sae import SAEState, encode
+from sgpa_jax.sae import SAEState, encode, encode_sparse
 
 Positions = Literal["audio", "response"]
 """Where latents are read or ablated: where audio stands, or at the positions that predict the response."""
@@ -90,9 +90,8 @@ def latent_readout(
         or not ((chosen_k >= 0) & (chosen_k < n_latents)).all()
     ):
         raise UsageError(f"the latents asked for are none, or not all from 0 to {n_latents - 1}; give others")
-    if latents is None:
-        return Readout(after_layer, positions, encode, sae, reduce)
-    return Readout(after_layer, positions, _encode_some, (sae, jnp.asarray(chosen_k, jnp.int32)), reduce)
+    asked_k = None if latents is None else jnp.asarray(chosen_k, jnp.int32)
+    return _LatentReadout(after_layer, positions, _encode_some, (sae, asked_k), reduce)
 
 
 def concept_values(game: Game) -> ConceptValues:
@@ -220,9 +219,39 @@ def strongest_latents(
     return order[share_m[order] > 0]
 
 
-def _encode_some(params: tuple[SAEState, Array], hidden: Array) -> Array:
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _LatentReadout(Readout):
+    """A readout whose `params` are the autoencoder and which of its latents (None: all).
+
+    Where a TopK autoencoder is added up over one set of positions on a CPU, the k latents that fire at each are added
+    where they belong, and nothing but the pre-activations is ever T × M. Elsewhere this was not measured, and all
+    latents are multiplied.
+    """
+
+    def __call__(self, hidden_btd: Float[Array, "B T D"], there_blt: Bool[Array, "B L T"]) -> Float[Array, "B L K"]:
+        """Read all positions once, and reduce them for each of L sets of them."""
+        dense = super().__call__
+        if self.params[0].config.kind != "topk" or self.reduce == "max" or there_blt.shape[1] > 1:
+            return dense(hidden_btd, there_blt)
+        return jax.lax.platform_dependent(hidden_btd, there_blt, cpu=self._scattered, default=dense)
+
+    def _scattered(self, hidden_btd: Float[Array, "B T D"], there_b1t: Bool[Array, "B 1 T"]) -> Float[Array, "B 1 K"]:
+        (sae, latents_k), n_rows = self.params, len(hidden_btd)
+        z_nk, index_nk = encode_sparse(sae, hidden_btd.reshape(-1, hidden_btd.shape[2]))
+        z_nk = jnp.where(there_b1t.reshape(-1, 1), z_nk, 0.0)
+        row_n1 = jnp.repeat(jnp.arange(n_rows), hidden_btd.shape[1])[:, None]
+        sums_bm = jnp.zeros((n_rows, sae.config.n_latents)).at[row_n1, index_nk].add(z_nk)
+        if self.reduce == "mean":
+            sums_bm /= jnp.maximum(there_b1t.sum(axis=2), 1).astype(jnp.float32)
+        return (sums_bm if latents_k is None else sums_bm[:, latents_k])[:, None]
+
+
+def _encode_some(params: tuple[SAEState, Array | None], hidden: Array) -> Array:
     """Chosen latents; where a threshold of its own decides about each, the others are not computed."""
     sae, latents_k = params
+    if latents_k is None:
+        return encode(sae, hidden)
     if sae.config.kind == "topk":
         return encode(sae, hidden)[..., latents_k]
     rows = {name: getattr(sae, name)[latents_k] for name in ("w_enc_md", "b_enc_m", "threshold_m")}

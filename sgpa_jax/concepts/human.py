@@ -9,14 +9,15 @@ Krippendorff's Alpha-Reliability, 2011), which takes missing ratings. Axes: `R` 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from sgpa_jax.concepts.bank import ConceptBank
+from sgpa_jax.concepts.bank import ConceptBank, finite
 from sgpa_jax.errors import UsageError
 from sgpa_jax.files import atomic_write, from_cell, to_cell
 from sgpa_jax.typing import PRNGKeyArray
@@ -42,6 +43,10 @@ class Ratings:
     n_raters: int
     n_ratings: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON: figures that are not numbers are None."""
+        return finite(asdict(self))
+
 
 def write_sheet(
     banks: Mapping[str, ConceptBank], folder: str | Path, *, raters: Sequence[str], n_items: int, key: PRNGKeyArray
@@ -56,7 +61,8 @@ def write_sheet(
         key: for the draws.
 
     Raises:
-        UsageError: a source has too few named concepts with clips, there are no raters, or it cannot be written.
+        UsageError: a source has too few named concepts with clips, there are no raters, the folder holds a sheet, or
+            it cannot be written.
     """
     draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     chosen = []
@@ -67,6 +73,9 @@ def write_sheet(
         chosen += [(source, named[n]) for n in draw.permutation(len(named))[:n_items]]
     if not raters or not chosen:
         raise UsageError("a sheet needs a rater and an item at least; give their names and a number of items")
+    folder = Path(folder)
+    if (folder / SHEET).exists():
+        raise UsageError(f"{folder / SHEET} is there, and may have been filled in; give another folder")
     chosen = [chosen[n] for n in draw.permutation(len(chosen))]
     n_clips = max(len(concept.top) for _, concept in chosen)
     clips = [f"clip {n + 1}" for n in range(n_clips)]
@@ -76,7 +85,6 @@ def write_sheet(
         items.append([item, source, concept.latent, concept.name])
         rows.append([item, concept.name, *heard, *[""] * (n_clips - len(heard))])
     sheet = [[rater, *rows[n], ""] for rater in raters for n in draw.permutation(len(rows))]
-    folder = Path(folder)
     atomic_write(folder / ITEMS, _csv(["item", "source", "latent", "name"], items))
     atomic_write(folder / SHEET, _csv(["rater", "item", "name", *clips, f"rating {LOWEST}-{HIGHEST}"], sheet))
     return folder / SHEET

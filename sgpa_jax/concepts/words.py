@@ -47,13 +47,23 @@ def readings(label: str) -> frozenset[str]:
 
 
 def matching_label(name: str, labels: Sequence[str]) -> int | None:
-    """Number of the label that says what the name says; the whole goes before a part, None if none does."""
+    """Number of the label that says what the name says, or what is in it; None if none does.
+
+    The whole goes before a part, and what the name says before what it has among its words: of these the longest, then
+    the last, which in English is what the others qualify ("angry female speech", "water drip").
+    """
     said = " ".join(tokens(name))
     for fits in (lambda label: said == " ".join(tokens(label)), lambda label: said in readings(label)):
         for number, label in enumerate(labels):
             if fits(label):
                 return number
-    return None
+    held = [
+        (len(reading.split()), f" {said} ".rindex(f" {reading} "), -number)
+        for number, label in enumerate(labels)
+        for reading in readings(label)
+        if f" {reading} " in f" {said} "
+    ]
+    return -max(held)[2] if held else None
 
 
 def mentions(texts: Sequence[str], labels: Sequence[str]) -> Bool[np.ndarray, "N J"]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from sgpa_jax import sae as room
 from sgpa_jax.audio import Clip, write_wav
 from sgpa_jax.cli import app
-from sgpa_jax.concepts import ConceptBank
+from sgpa_jax.concepts import Concept, ConceptBank, Representative
 from sgpa_jax.models import load_model
 
 
@@ -57,12 +57,42 @@ def test_ranked_named_evaluated_and_shown(sgpa: Callable[..., Result], work: Pat
     result = sgpa("evaluate", sae, "--dev", act, "--eval", act, "--resamples", 0, "--protocols", "B")
     assert "B mAP" in result.stdout and " to " not in result.stdout
 
+    by_mean = sgpa("evaluate", sae, "--dev", act, "--eval", act, "--resamples", 0, "--scorer", "mean", "--json")
+    assert {part["facts"]["scorer"] for part in json.loads(by_mean.stdout).values()} == {"mean"}
+    assert {part["facts"]["scorer"] for part in told.values()} == {"representativeness"}
+
     result = sgpa("report", sae, act, "--out", tmp_path / "pages", "--limit", 2)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [str(tmp_path / "pages" / "index.html"), "2 pages of 5 concepts"]
     (first, _) = sorted((tmp_path / "pages").glob("latent-*.html"))
     text = first.read_text("utf-8")
     assert text.count("<audio") == 4 and text.count('class="activation"') == 4
+
+
+def test_names_are_rated_by_people(sgpa: Callable[..., Result], tmp_path: Path):
+    clips = (Representative("a", Path("/sounds/a.wav"), 1.0, 1.0),)
+    for source in ("latents", "raw"):
+        concepts = tuple(Concept(latent, f"{source} {latent}", top=clips) for latent in range(3))
+        ConceptBank({}, {}, concepts).save(tmp_path / source)
+    asked = ("sheet", tmp_path / "latents", f"base={tmp_path / 'raw'}", "--raters", "ann, bob", "--items", 2)
+    result = sgpa(*asked, "--out", tmp_path / "out")
+    sheet = tmp_path / "out" / "ratings.csv"
+    assert (result.exit_code, result.stdout.strip()) == (0, str(sheet)), result.output
+    header, *rows = sheet.read_text().splitlines()
+    assert len(rows) == 8 and "latents" not in header
+    sheet.write_text("\n".join([header, *(f"{row}{5 if 'latents' in row else 2}" for row in rows)]))
+
+    result = sgpa("ratings", tmp_path / "out")
+    assert "latents: 5.00 ± 0.00, alpha nan; 4 ratings of 2 items by 2 raters" in result.stdout, result.output
+    told = json.loads(sgpa("ratings", tmp_path / "out", "--json").stdout)
+    assert told["base"]["mean"] == 2 and told["base"]["alpha"] is None
+    for arguments, complaint in (
+        ((*asked, "--out", tmp_path / "out"), "may have been filled in"),
+        ((*asked, tmp_path / "latents", "--out", tmp_path / "new"), "two sources are called 'latents'"),
+        (("ratings", tmp_path), "cannot read"),
+    ):
+        result = sgpa(*arguments)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1) and complaint in result.stderr, result.output
 
 
 def test_bad_input_is_a_sentence(sgpa: Callable[..., Result], work: Path, tmp_path: Path):
@@ -74,6 +104,7 @@ def test_bad_input_is_a_sentence(sgpa: Callable[..., Result], work: Path, tmp_pa
         (("rank", tmp_path, act), "holds no autoencoder"),
         (("rank", sae, tmp_path), "holds no"),
         (("rank", sae, act, "--p", 9), "no latent fires in 9 clips"),
+        (("rank", sae, act, "--scorer", "men"), "unknown scorer 'men'"),
         (("rank", sae, act, *embedder), "say with --clips where they are"),
         (("rank", sae, act, "--clips", manifest, *embedder), "holds no embedder.safetensors"),
         (("name", tmp_path, "--captions", manifest), "holds no concepts"),

@@ -12,7 +12,7 @@ from sgpa_kernels import exact_shapley
 from sgpa_jax.audio import Clip
 from sgpa_jax.concepts import ablation_game, concept_values, games, latent_readout, strongest_latents
 from sgpa_jax.errors import UsageError
-from sgpa_jax.games import Game, Passage, evaluate_coalitions, evaluate_flat, speech_game
+from sgpa_jax.games import Game, Passage, Readout, evaluate_coalitions, evaluate_flat, speech_game
 from sgpa_jax.models import Model, ModelInputs, decoder_of, load_model
 from sgpa_jax.models.qwen2 import Qwen2, Qwen2Config
 from sgpa_jax.players import Player, Players, all_coalitions
@@ -146,6 +146,22 @@ def test_chosen_latents_are_columns_of_all(kind: str):
     np.testing.assert_allclose(
         some.read(some.params, x), everything.read(everything.params, x)[..., jnp.array([7, 0, 31])], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_adding_where_latents_fire_is_adding_all(reduce):
+    sae, rng = sae_of(8), np.random.default_rng(3)
+    x_btd, there_b1t = (
+        jnp.asarray(rng.standard_normal((3, 5, 8)), jnp.float32),
+        jnp.asarray(rng.random((3, 1, 5)) < 0.6),
+    )
+    there_b1t = there_b1t.at[2].set(False)
+    for latents in (None, [7, 0, 31]):
+        readout = latent_readout(sae, 0, latents=latents, reduce=reduce)
+        plain = Readout(0, "audio", readout.read, readout.params, reduce)
+        found_b1k = np.asarray(jax.jit(lambda readout: readout(x_btd, there_b1t))(readout))
+        np.testing.assert_allclose(found_b1k, plain(x_btd, there_b1t), atol=1e-5)
+        assert found_b1k[:2].any() and not found_b1k[2].any()
 
 
 @pytest.mark.parametrize("positions", ["audio", "response"])

@@ -10,6 +10,7 @@ from sgpa_jax.audio import Clip, read_clip, write_wav
 from sgpa_jax.concepts import (
     ClipScores,
     evaluate_scores,
+    implied_classes,
     linear_probe,
     match_names,
     matching_label,
@@ -76,6 +77,9 @@ def test_by_name():
     # A faint latent of the class does no harm: every latent counts in the units of its own strongest clips.
     both = protocol_a([None, "dog", None, None, None, "dog", None, None], dev, evaluated, CLASSES)
     assert both.figures["mAP_covered"] == pytest.approx(1)
+    # A bark is a dog's: the concept of a class speaks for those above it as well.
+    above = protocol_a(["loud bark", *[None] * 7], dev, evaluated, CLASSES)
+    assert above.facts["n_covered"] == 2 and 0.5 < above.figures["mAP_covered"] < 1
     wrong = protocol_a(["wind", None, "bark", *[None] * 5], dev, evaluated, CLASSES)
     assert wrong.figures["mAP_covered"] < 0.5
     with pytest.raises(UsageError, match="2 names for 8 concepts"):
@@ -130,12 +134,16 @@ def test_intervals_over_clips_and_seeds(key):
 
 def test_labels_and_names():
     assert matching_label("Man Speaking", CLASSES) == 2 and matching_label("male speech and man speaking", CLASSES) == 2
+    assert [matching_label(name, CLASSES) for name in ("angry male speech", "rain and wind", "dog bark")] == [2, 4, 0]
     assert matching_label("speech", CLASSES) is None and matching_label("dogs", CLASSES) is None
     assert mentions(["a dog, then rain", "man speaking", "windy"], CLASSES).tolist() == [
         [False, True, False, True, False],
         [False, False, True, False, False],
         [False] * 5,
     ]
+    true_nj = truth(made(200, 0).labels, CLASSES)
+    assert np.argwhere(implied_classes(true_nj) & ~np.eye(5, dtype=bool)).tolist() == [[0, 1]]
+    assert (implied_classes(true_nj[true_nj[:, 0]][:1]) == np.eye(5)).all()  # nothing follows from a single bark
     assert truth([["Rain", "unheard of"], []], CLASSES).tolist() == [[False, False, False, True, False], [False] * 5]
 
 
