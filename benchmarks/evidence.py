@@ -58,6 +58,7 @@ def main() -> None:
     """Draw utterances until every category has `--n`, explain each, print the table."""
     options = parser(__doc__)
     options.add_argument("--n", type=int, default=100, help="utterances a category")
+    options.add_argument("--categories", nargs="+", default=CATEGORIES, choices=CATEGORIES, help="(default: all)")
     options.add_argument("--model", default="pocket", help="a shipped name or a folder")
     arguments = options.parse_args()
     wanted = min(arguments.n, 4) if arguments.quick else arguments.n
@@ -65,8 +66,8 @@ def main() -> None:
     sentences = Sentences(aligner.lexicon or {})
     tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
     failed, number = 0, 0
-    done: dict[str, int] = defaultdict(int)
-    while any(done[category] < wanted for category in CATEGORIES):
+    done = dict.fromkeys(arguments.categories, 0)
+    while any(number_done < wanted for number_done in done.values()):
         for example in make_examples(number, split="test", seed=100_000 + arguments.seed, sentences=sentences):
             drawn = _question(example, np.random.default_rng([arguments.seed, number]), done, wanted)
             if drawn is None:
@@ -92,7 +93,7 @@ def main() -> None:
                     tallies[method, group].hits.append(hit)
                     tallies[method, group].right.append(right)
         number += 1
-    rows = [tallies[method, group].row(method, group) for method in METHODS for group in (*CATEGORIES, "all")]
+    rows = [tallies[method, group].row(method, group) for method in METHODS for group in (*done, "all")]
     report(
         "evidence", rows, arguments, notes={"alignments_failed": failed, "model": model.name, "digest": model.digest}
     )
@@ -112,7 +113,7 @@ def _question(
         for question, answer in zip(example.questions, example.answers, strict=True)
         if question.category == category and question.evidence
     ]
-    if done[category] >= wanted or not fitting:
+    if done.get(category, wanted) >= wanted or not fitting:
         return None
     return category, *fitting[rng.integers(len(fitting))]
 

@@ -7,8 +7,9 @@ from sgpa_jax.players.partitions import energy_players, window_players
 from sgpa_jax.players.phrases import group_by_phrase, phrase_players
 from sgpa_jax.players.player import KINDS, NOBODY, PADDING, Player, Players, describe
 from sgpa_jax.players.render import ABSENCES, ambient_noise, as_pcm16, join_kept, render_coalition
+from sgpa_jax.players.sounds import sound_events
 from sgpa_jax.players.text import UNITS, join_players, text_players
-from sgpa_jax.players.words import sound_events, spoken_players, word_players
+from sgpa_jax.players.words import spoken_players, word_players
 
 __all__ = [
     "ABSENCES",

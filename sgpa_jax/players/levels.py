@@ -1,4 +1,4 @@
-"""How loud a recording is, frame by frame: what sound events, energy segments and ambient noise are measured by.
+"""How loud a recording is, frame by frame: what energy segments and ambient noise are measured by.
 
 Axes: `F` frames, `S` samples.
 """

@@ -45,9 +45,9 @@ def window_players(clip: Clip, window_s: float = WINDOW_S) -> Players:
 def energy_players(clip: Clip, *, shortest_s: float = SHORTEST_S, longest_s: float = LONGEST_S) -> Players:
     """Take what is louder than the recording's noise floor, cut where it is quietest: "segment 1", "segment 2" …
 
-    Activity is measured as for sound events: 20 ms frames more than 12 dB above the 10th percentile and at most 40 dB
-    below the loudest, gaps under 80 ms closed. A stretch longer than `longest_s` is cut at the frame of least energy
-    (over 60 ms) that leaves `shortest_s` on both sides, and so are its parts; a shorter stretch than that is nobody's.
+    Active are 20 ms frames more than 8 dB above the 10th percentile and at most 40 dB below the loudest, gaps under
+    80 ms closed. A stretch longer than `longest_s` is cut at the frame of least energy (over 60 ms) that leaves
+    `shortest_s` on both sides, and so are its parts; a shorter stretch than that is nobody's.
 
     Raises:
         PlayerError: nothing stands out from the floor.

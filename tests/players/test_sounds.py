@@ -80,6 +80,29 @@ def test_a_steady_sound_right_after_a_word_is_found():
     np.testing.assert_allclose(spans_of(clip, (0.5, 1.0)), [(1.03, 1.5)], atol=0.03)
 
 
+@pytest.mark.parametrize("kind, level", [("tone", 0.02), ("burst", 0.08)])
+def test_a_sound_in_noise_is_found(kind, level):
+    """The tone adds 2 dB to the noise's level; the burst has its colour."""
+    clip = recording(("speech", 0.3, 1.0, 0.1), (kind, 1.6, 2.1, level), floor=0.02)
+    np.testing.assert_allclose(spans_of(clip, (0.3, 1.0)), [(1.6, 2.1)], atol=0.03)
+
+
+@pytest.mark.parametrize("swells_hz", [0.5, 1.0, 2.0])
+def test_swelling_noise_is_no_sound(swells_hz):
+    """By 15 dB, from its quietest to its loudest."""
+    clip = recording(("speech", 0.8, 1.6, 0.1), floor=0.02)
+    swell_s = 1 + 0.7 * np.sin(2 * np.pi * swells_hz * np.arange(clip.wave_s.size) / RATE_HZ)
+    assert spans_of(Clip(clip.wave_s * swell_s, RATE_HZ), (0.8, 1.6)) == []
+
+
+def test_a_sound_with_less_noise_than_the_pauses_around_it_is_found():
+    clip = recording(("speech", 0.5, 1.0, 0.2), ("tone", 1.4, 2.6, 0.05))
+    wave_s = np.where(
+        np.abs(np.arange(clip.wave_s.size) / RATE_HZ - 2.0) < 0.6, clip.wave_s - noise(3.0, 1e-4), clip.wave_s
+    )
+    np.testing.assert_allclose(spans_of(Clip(wave_s, RATE_HZ), (0.5, 1.0)), [(1.4, 2.6)], atol=0.03)
+
+
 def test_short_clicks_are_not_sounds_but_many_in_a_row_are_one():
     assert spans_of(recording(("tone", 0.5, 0.6, 0.2), ("tone", 1.0, 1.1, 0.2))) == []
     row = recording(*[("tone", start_s, start_s + 0.05, 0.2) for start_s in (0.5, 0.6, 0.7, 0.8)])
