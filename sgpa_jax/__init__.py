@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         speech_passage,
     )
     from sgpa_jax.interop import as_shapiq_game, from_shapiq_game
-    from sgpa_jax.models import load_aligner, load_model
+    from sgpa_jax.models import explained_in, load_aligner, load_model
     from sgpa_jax.players import (
         Player,
         Players,
@@ -96,6 +96,7 @@ __all__ = [
     "exact_owen",
     "exact_shapley",
     "explain",
+    "explained_in",
     "from_shapiq_game",
     "group_by_phrase",
     "groups_of",
@@ -160,7 +161,7 @@ _NAMES_BY_HOME = {
         "speech_passage",
     ),
     "sgpa_jax.interop": ("as_shapiq_game", "from_shapiq_game"),
-    "sgpa_jax.models": ("load_aligner", "load_model"),
+    "sgpa_jax.models": ("explained_in", "load_aligner", "load_model"),
     "sgpa_jax.players": (
         "Player",
         "Players",

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgpa_jax.models.audio_lm import Layout, layout_of_ids
-from sgpa_jax.models.mel import WhisperMelConfig, hz_to_mel, log_mel, mel_to_hz
+from sgpa_jax.models.mel import WhisperMelConfig, hz_to_mel, mel_to_hz
 from sgpa_jax.models.nemo_mel import NemoMelConfig, log_power
 from train import world
 from train.recipe import POSITION_S, Recipe
@@ -243,7 +243,7 @@ def log_mels(waves: list[np.ndarray], recipe: Recipe) -> list[np.ndarray]:
 def _log_mel(wave_bs: np.ndarray, n_samples_b: np.ndarray, front_end: WhisperMelConfig | NemoMelConfig) -> jax.Array:
     if isinstance(front_end, NemoMelConfig):
         return log_power(jnp.asarray(wave_bs), jnp.asarray(n_samples_b), front_end)
-    return log_mel(jnp.asarray(wave_bs), front_end)
+    return front_end.features(jnp.asarray(wave_bs), jnp.asarray(n_samples_b))
 
 
 def _frame_labels(example: Example, centre_s: np.ndarray) -> np.ndarray:

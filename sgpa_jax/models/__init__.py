@@ -1,5 +1,6 @@
 """Networks in Flax NNX, their front ends, tokenizers and loading."""
 
+from sgpa_jax.models.answering import PROBE_TOKENS, Response, World
 from sgpa_jax.models.audio_lm import NO_CLIP, AudioLM, AudioLMConfig, Layout, Placed
 from sgpa_jax.models.comparison import Stage
 from sgpa_jax.models.convert import convert_model
@@ -7,6 +8,7 @@ from sgpa_jax.models.decoder import Decoder, Layer, decoder_of, fold_layers, lay
 from sgpa_jax.models.emissions import Emissions
 from sgpa_jax.models.inputs import (
     ModelInputs,
+    explained_in,
     first_response_tokens,
     layout_row,
     only_clip,
@@ -18,7 +20,7 @@ from sgpa_jax.models.inputs import (
 from sgpa_jax.models.layers import attention
 from sgpa_jax.models.load import load_model
 from sgpa_jax.models.load_aligner import load_aligner
-from sgpa_jax.models.model import PROBE_TOKENS, Model, Response, World
+from sgpa_jax.models.model import Model
 from sgpa_jax.models.orbax_cache import write_arrays
 from sgpa_jax.models.order import Order, TokenOrder, causal_order, rows_at
 from sgpa_jax.models.sampling import Sampling
@@ -55,6 +57,7 @@ __all__ = [
     "causal_order",
     "convert_model",
     "decoder_of",
+    "explained_in",
     "first_layers",
     "first_response_tokens",
     "fold_layers",

@@ -52,6 +52,8 @@ class AudioLMConfig:
     def n_activations(self, n_frames: int) -> int:
         """About how many numbers encoding a clip of `n_frames` mel frames holds at once, where that is most."""
         encoder, n_encoded = self.encoder, n_frames // (self.frames_per_position or 2)
+        if isinstance(encoder, WhisperEncoderConfig):
+            n_encoded = min(n_encoded, encoder.max_positions)  # window by window
         in_layer = n_encoded * (encoder.ffn_width + 6 * encoder.width + encoder.n_heads * n_encoded)
         if isinstance(encoder, FastConformerConfig):
             return max(in_layer, n_frames * encoder.n_mels * encoder.n_channels // 4)
@@ -114,6 +116,8 @@ class AudioLM(nnx.Module):
 
     def encode(self, mel_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> Float[Array, "B A D"]:
         """Audio embeddings for the decoder, of which `config.encoder.n_tokens(n_frames_b)` a row are real."""
+        # Upstream's last window ends there too: what is behind a clip of full length is the encoder's own padding.
+        mel_bfm = mel_bfm[:, : self.config.front_end.most_frames]
         return self.projector(self.encoder(mel_bfm.astype(self.projector.first.kernel.dtype), n_frames_b))
 
     def place(self, layout: Layout, audio_bnad: Float[Array, "B N A D"], n_audio_bn: Int[Array, "B N"]) -> Placed:

@@ -14,7 +14,7 @@ from flax import nnx
 from sgpa_jax.errors import CheckpointError
 from sgpa_jax.models.audio_lm import AudioLM, AudioLMConfig
 from sgpa_jax.models.audio_out import AudioOutConfig
-from sgpa_jax.models.config import only, strict
+from sgpa_jax.models.config import needed, only, size, strict
 from sgpa_jax.models.fastconformer import FastConformerConfig
 from sgpa_jax.models.fill import shape_rngs
 from sgpa_jax.models.lfm2 import Lfm2Config
@@ -68,7 +68,7 @@ def _qwen2_audio(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | No
     encoder, decoder = _part(config, "audio_config"), _part(config, "text_config")
     encoder, decoder = WhisperEncoderConfig.from_hf(encoder), Qwen2Config.from_hf(decoder)
     return AudioLMConfig(
-        front_end=WhisperMelConfig.from_hf({"feature_size": encoder.n_mels} if preprocessor is None else preprocessor),
+        front_end=_front_end(encoder, preprocessor),
         encoder=encoder,
         projector=ProjectorConfig(n_in=encoder.width, n_out=decoder.width),
         decoder=decoder,
@@ -82,8 +82,9 @@ def _audio_flamingo3(config: Mapping[str, Any], preprocessor: Mapping[str, Any] 
     only(config, "projector_hidden_act", "projector_hidden_act", ("gelu",), default="gelu")
     only(decoder, "text_config.model_type", "model_type", ("qwen2",), default="qwen2")
     encoder, decoder = WhisperEncoderConfig.from_hf(encoder), Qwen2Config.from_hf(decoder)
+    front_end = _in_chunks(encoder, preprocessor)
     return AudioLMConfig(
-        front_end=WhisperMelConfig.from_hf({"feature_size": encoder.n_mels} if preprocessor is None else preprocessor),
+        front_end=replace(front_end, window_s=_FLAMINGO_LONGEST_S // front_end.chunk_s * front_end.chunk_s),
         encoder=encoder,
         projector=ProjectorConfig(
             n_in=encoder.n_out,
@@ -96,6 +97,9 @@ def _audio_flamingo3(config: Mapping[str, Any], preprocessor: Mapping[str, Any] 
     )
 
 
+_FLAMINGO_LONGEST_S = 600.0
+"""What transformers' `AudioFlamingo3Processor` cuts recordings off at (`max_audio_len`)."""
+
 _VOXTRAL_TEXT = {
     "vocab_size": 131072,
     "hidden_size": 3072,
@@ -105,6 +109,7 @@ _VOXTRAL_TEXT = {
     "rms_norm_eps": 1e-5,
     "rope_theta": 1e8,
     "head_dim": 128,
+    "max_position_embeddings": 131072,
 }
 """What transformers' `VoxtralConfig` fills in for keys that are not there."""
 
@@ -117,10 +122,12 @@ def _voxtral(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None) 
     for key in ("attention_bias", "mlp_bias"):
         only(decoder, f"text_config.{key}", key, (False,), default=False)
     only(decoder, "text_config.sliding_window", "sliding_window", (None,), default=None)
-    encoder = WhisperEncoderConfig.from_hf(encoder, pool="norm_stack4")
-    decoder = Qwen2Config.from_hf({**_VOXTRAL_TEXT, **decoder})
+    encoder, decoder = WhisperEncoderConfig.from_hf(encoder, pool="norm_stack4"), {**_VOXTRAL_TEXT, **decoder}
+    n_positions = needed(decoder, "text_config.max_position_embeddings", "max_position_embeddings")
+    decoder, front_end = Qwen2Config.from_hf(decoder), _in_chunks(encoder, preprocessor)
+    longest_s = max(n_positions // encoder.n_tokens(1), 1) * front_end.chunk_s
     return AudioLMConfig(
-        front_end=WhisperMelConfig.from_hf({"feature_size": encoder.n_mels} if preprocessor is None else preprocessor),
+        front_end=replace(front_end, window_s=longest_s, chunks_apart=False),
         encoder=encoder,
         projector=ProjectorConfig(n_in=encoder.n_out, n_out=decoder.width, hidden_width=decoder.width, bias=False),
         decoder=replace(decoder, qkv_bias=False, tied_head=False),  # as above
@@ -139,6 +146,23 @@ def _lfm2_audio(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | Non
         decoder=decoder,
         audio_out=AudioOutConfig.from_hf(config, width=decoder.width) if "depthformer" in config else None,
     )
+
+
+def _front_end(encoder: WhisperEncoderConfig, preprocessor: Mapping[str, Any] | None) -> WhisperMelConfig:
+    return WhisperMelConfig.from_hf({"feature_size": encoder.n_mels} if preprocessor is None else preprocessor)
+
+
+def _in_chunks(encoder: WhisperEncoderConfig, preprocessor: Mapping[str, Any] | None) -> WhisperMelConfig:
+    """Read a front end whose chunks are the windows of its encoder."""
+    front_end = _front_end(encoder, preprocessor)
+    n_frames = front_end.n_frames(front_end.chunk_samples)
+    hears = 2 * size("audio_config.max_source_positions", encoder.max_positions)
+    if n_frames != hears:
+        raise CheckpointError(
+            f"preprocessor_config.json cuts audio into chunks of {n_frames} frames (chunk_length), but the encoder of "
+            f"config.json hears {hears} (twice max_source_positions); fetch both files of one version"
+        )
+    return front_end
 
 
 def _part(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """What a model is run on: a conversation laid out position by position, with its recordings."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,9 @@ class ModelInputs:
         clips: the recordings, at the model's rate.
         roles: role of each turn, those of the format's own included; empty where bare ids were given.
         starts_s: when each clip begins in the one long recording of which the clips are the parts, in order; empty
-            where they are recordings of their own.
+            where they are recordings of their own. Infinite where nobody plays in a clip (`explained_in`).
+        codes_tk: codes of the frames that the model spoke in earlier turns, -1 for other tokens (int32[T, K]); None
+            without any.
     """
 
     ids_t: np.ndarray
@@ -36,6 +39,7 @@ class ModelInputs:
     clips: tuple[Clip, ...]
     roles: tuple[str, ...] = ()
     starts_s: tuple[float, ...] = ()
+    codes_tk: np.ndarray | None = None
 
 
 def only_clip(inputs: ModelInputs) -> Clip:
@@ -46,7 +50,8 @@ def only_clip(inputs: ModelInputs) -> Clip:
     """
     if len(inputs.clips) != 1:
         raise UsageError(
-            f"the conversation holds {len(inputs.clips)} recordings, but the players are those of one: give one"
+            f"the conversation holds {len(inputs.clips)} recordings, but the players are those of one: give one, or "
+            "name the one by explained_in"
         )
     return inputs.clips[0]
 
@@ -63,6 +68,19 @@ def starts_of(inputs: ModelInputs) -> tuple[float, ...]:
     return (0.0,)
 
 
+def explained_in(inputs: ModelInputs, clip: int) -> ModelInputs:
+    """Say in which of several recordings the players are; the others are a part of the question, and always there.
+
+    Raises:
+        UsageError: there is no such recording.
+    """
+    n_clips = len(inputs.clips)
+    if not 0 <= clip < n_clips:
+        raise UsageError(f"the players are to be those of clip {clip}, but the conversation holds {n_clips} recordings")
+    # On the clock of the players' own, the others begin before or behind everything.
+    return replace(inputs, starts_s=(-math.inf,) * clip + (0.0,) + (math.inf,) * (n_clips - clip - 1))
+
+
 def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:
     """Put a response's token ids behind the prompt, in the turn that it opened."""
     n = len(ids)
@@ -73,6 +91,7 @@ def with_response(inputs: ModelInputs, ids: Sequence[int]) -> ModelInputs:
         place_t=np.append(inputs.place_t, np.zeros(n, np.int32)),
         turn_t=np.append(inputs.turn_t, np.full(n, inputs.turn_t[-1], np.int32)),
         is_content_t=np.append(inputs.is_content_t, np.zeros(n, bool)),
+        codes_tk=None if inputs.codes_tk is None else np.pad(inputs.codes_tk, ((0, n), (0, 0)), constant_values=-1),
     )
 
 
@@ -111,7 +130,10 @@ def layout_row(inputs: ModelInputs, n_tokens: int) -> Layout:
     """Lay out one row in a bucket of `n_tokens` positions, as numpy arrays."""
     room = n_tokens - len(inputs.ids_t)
     ids, clip, place = (np.pad(row, (0, room))[None] for row in (inputs.ids_t, inputs.clip_t, inputs.place_t))
-    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t))
+    codes = inputs.codes_tk
+    if codes is not None:
+        codes = np.pad(codes, ((0, room), (0, 0)), constant_values=-1)[None]
+    return Layout(ids, clip, place, np.arange(n_tokens)[None, :] < len(inputs.ids_t), codes)
 
 
 def _picked(inputs: ModelInputs, index_t: slice | np.ndarray) -> ModelInputs:
@@ -123,4 +145,5 @@ def _picked(inputs: ModelInputs, index_t: slice | np.ndarray) -> ModelInputs:
         place_t=inputs.place_t[index_t],
         turn_t=inputs.turn_t[index_t],
         is_content_t=inputs.is_content_t[index_t],
+        codes_tk=None if inputs.codes_tk is None else inputs.codes_tk[index_t],
     )

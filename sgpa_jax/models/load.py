@@ -6,11 +6,12 @@ import sgpa_checkpoints
 from jax.sharding import Mesh
 
 from sgpa_jax.errors import CheckpointError, unknown_name
+from sgpa_jax.models.answering import World
 from sgpa_jax.models.chat import TOKENIZER_FILES, chat_format
 from sgpa_jax.models.families import family_of
 from sgpa_jax.models.fill import DTYPES, fill
 from sgpa_jax.models.hub import SHIPPED_MODELS, resolve
-from sgpa_jax.models.model import Model, World
+from sgpa_jax.models.model import Model
 
 
 def load_model(

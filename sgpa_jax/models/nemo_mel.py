@@ -78,6 +78,11 @@ class NemoMelConfig:
         return math.inf
 
     @property
+    def most_frames(self) -> None:
+        """Mel frames of the longest clip: there is none."""
+        return None
+
+    @property
     def minimum_samples(self) -> int:
         """The shortest clip of nine mel frames, the fewest that LFM2-Audio says it takes."""
         return 8 * self.hop_samples
@@ -169,7 +174,11 @@ def _frames(wave_bs: Float[Array, "B S"], config: NemoMelConfig) -> Float[Array,
 
 @functools.cache
 def _window(config: NemoMelConfig) -> np.ndarray:
-    """A symmetric Hann window, centred in n_fft samples as torch's STFT places it."""
+    """A symmetric Hann window, centred in n_fft samples as torch's STFT places it.
+
+    Its angles are float32, as torch makes them: where a bin's power all but cancels, that is seen in the features.
+    """
     left = (config.n_fft - config.frame_samples) // 2
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.frame_samples) / (config.frame_samples - 1))
-    return np.pad(hann, (left, config.n_fft - config.frame_samples - left)).astype(np.float32)
+    angle = np.arange(config.frame_samples, dtype=np.float32) * np.float32(2 * np.pi / (config.frame_samples - 1))
+    hann = np.float32(0.5) - np.float32(0.5) * np.cos(angle.astype(np.float64)).astype(np.float32)
+    return np.pad(hann, (left, config.n_fft - config.frame_samples - left))

@@ -136,6 +136,8 @@ def _call(module: Callable[[Array], Array], x: Array) -> Array:
 
 
 def _frames(encoder: WhisperEncoder | FastConformer, mel: Array, n_frames_b: Array) -> Array:
+    if isinstance(encoder, WhisperEncoder):
+        mel = mel[:, : 2 * encoder.config.max_positions]  # a bucket may be longer than the window
     return encoder.frames(mel, n_frames_b)
 
 

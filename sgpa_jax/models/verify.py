@@ -16,8 +16,9 @@ import sgpa_checkpoints
 from flax import nnx
 
 from sgpa_jax.audio import Clip
-from sgpa_jax.errors import CheckpointError, unknown_name
+from sgpa_jax.errors import AudioError, CheckpointError, unknown_name
 from sgpa_jax.models import orbax_cache
+from sgpa_jax.models.answering import World
 from sgpa_jax.models.chat import chat_format
 from sgpa_jax.models.comparison import Stage, compare, compare_choices, compare_ids
 from sgpa_jax.models.emissions import Emissions
@@ -25,7 +26,8 @@ from sgpa_jax.models.families import family_of
 from sgpa_jax.models.fill import DTYPES, Target, fill, target
 from sgpa_jax.models.hub import SHIPPED_MODELS, resolve
 from sgpa_jax.models.load import load_model
-from sgpa_jax.models.model import Model, World
+from sgpa_jax.models.mel import WhisperMelConfig
+from sgpa_jax.models.model import Model
 from sgpa_jax.models.reference import Request, libraries, run_audio_lm, run_wav2vec2
 from sgpa_jax.models.reference_lfm2 import run_lfm2_audio
 from sgpa_jax.models.stages import Step, audio_codes_logits, audio_lm_stages, wav2vec2_stages
@@ -145,6 +147,12 @@ def _verify_audio_lm(bare: Model, folder: Path, clip: Clip, family: str) -> Veri
     name, dtype, chat = bare.name, bare.dtype, bare.chat
     assert chat is not None
     request = Request(bare.world.prompt) if bare.world else Request(chat.transcription[1], chat.transcription[0])
+    front_end = bare.config.front_end
+    if isinstance(front_end, WhisperMelConfig) and clip.duration_s > front_end.chunk_s:
+        raise AudioError(
+            f"the recording lasts {clip.duration_s:.1f} s, but a checkpoint is verified on one window of its encoder, "
+            f"{front_end.chunk_s:.0f} s at most; give a shorter one"
+        )
     inputs = bare.prepare(clip, request.text, system=request.system)
     options = {"dtype": dtype, "end_ids": chat.end_ids, "n_new": _ANSWER_TOKENS}
     if family == "lfm2_audio":

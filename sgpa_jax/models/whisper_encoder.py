@@ -3,13 +3,15 @@
 Upstream: transformers `Qwen2AudioEncoder`, `AudioFlamingo3Encoder` and `VoxtralEncoder` (5.23). Pooled by means, frames
 past a clip's end are hidden as attention keys in every layer, so a clip may be encoded in any bucket that holds its
 frames; upstream's fixed window gives the same numbers. Voxtral hides nothing: it hears the silence behind a clip as
-well, and every clip takes the positions of a whole window.
+well, and every clip takes the positions of whole windows. A clip of several windows is encoded window by window, and
+its positions follow one another.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -66,7 +68,7 @@ class WhisperEncoderConfig:
     def n_tokens(self, n_frames: Count) -> Count:
         """Decoder positions for clips of `n_frames` mel frames (`_get_feat_extract_output_lengths`)."""
         if self.pool == "norm_stack4":
-            return 0 * n_frames + self.max_positions // 4
+            return -(-n_frames // (2 * self.max_positions)) * (self.max_positions // 4)
         return ((n_frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
@@ -83,19 +85,27 @@ class WhisperEncoder(nnx.Module):
 
     def __call__(self, mel_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> Float[Array, "B T D"]:
         """Encode clips of `n_frames_b` mel frames each, in a bucket of F frames: T = F // 4 pooled positions, or
-        those of a whole window with `norm_stack4`.
+        those of whole windows with `norm_stack4` and where F is more than one window.
 
         Of these, `config.n_tokens(n_frames_b)` are real; the rest hold values nobody may read. F must leave room for
         two frames behind a clip's end, which hold the log-mel of silence: the stem's convolutions look at them.
         """
-        return self.pool(self.frames(mel_bfm, n_frames_b))
+        n_clips, n_frames, n_mels = mel_bfm.shape
+        window = 2 * self.positions.shape[0]
+        n_windows = -(-n_frames // window)
+        if n_windows == 1:
+            return self._window(mel_bfm, n_frames_b)
+        # A bucket's last frame is silent, as is the rest of the last window.
+        mel_bfm = jnp.pad(mel_bfm, ((0, 0), (0, n_windows * window - n_frames), (0, 0)), "edge")
+        mel_wbfm = mel_bfm.reshape(n_clips, n_windows, window, n_mels).swapaxes(0, 1)
+        n_frames_wb = jnp.clip(n_frames_b[None] - window * jnp.arange(n_windows)[:, None], 0, window)
+        pooled_wbtd = jax.lax.map(lambda one: self._window_if_any(*one), (mel_wbfm, n_frames_wb))
+        return pooled_wbtd.swapaxes(0, 1).reshape(n_clips, -1, pooled_wbtd.shape[3])
 
     def frames(self, mel_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> Float[Array, "B G D"]:
-        """Return the residual stream before pooling: G = F // 2 frames, at most as many as there are positions."""
-        # Upstream's window ends there too, so that what is behind a clip of full length is its own zero padding.
-        mel_bfm = mel_bfm[:, : 2 * self.positions.shape[0]]
+        """Return the residual stream before pooling: G = F // 2 frames of a window, with `norm_stack4` all of it."""
         hears_all = self.config.pool == "norm_stack4"
-        if hears_all:  # a bucket's last frame is silent, as is the rest of the window
+        if hears_all:  # the same within a window
             mel_bfm = jnp.pad(mel_bfm, ((0, 0), (0, 2 * self.positions.shape[0] - mel_bfm.shape[1]), (0, 0)), "edge")
         x = gelu(self.conv2(gelu(self.conv1(mel_bfm))))
         x = x + self.positions[...][None, : x.shape[1]].astype(x.dtype)
@@ -111,6 +121,14 @@ class WhisperEncoder(nnx.Module):
             return frames_bgd.reshape(frames_bgd.shape[0], -1, 4 * frames_bgd.shape[2])
         pairs = frames_bgd[:, : frames_bgd.shape[1] // 2 * 2].reshape(frames_bgd.shape[0], -1, 2, frames_bgd.shape[2])
         return self.norm(pairs.mean(axis=2))
+
+    def _window_if_any(self, mel_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> Float[Array, "B T D"]:
+        """Encode a window of every clip, unless all have ended before it: buckets are longer than what they hold."""
+        nothing = jnp.zeros_like(jax.eval_shape(self._window, mel_bfm, n_frames_b))
+        return jax.lax.cond(jnp.any(n_frames_b > 0), self._window, lambda *_: nothing, mel_bfm, n_frames_b)
+
+    def _window(self, mel_bfm: Float[Array, "B F M"], n_frames_b: Int[Array, " B"]) -> Float[Array, "B T D"]:
+        return self.pool(self.frames(mel_bfm, n_frames_b))
 
 
 class WhisperLayer(nnx.Module):

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoProcessor, PreTrainedTokenizerFast, Qwen2AudioProcessor, WhisperFeatureExtractor
 
 from sgpa_jax.errors import CheckpointError, UsageError
-from sgpa_jax.models.chat import LFM2AudioChat, chat_format, clips_of
+from sgpa_jax.models.chat import LFM2AudioChat, chat_format
+from sgpa_jax.models.messages import clips_of
 
 POCKET = sgpa_checkpoints.shipped_folder("pocket")
 MARKERS = {

@@ -19,8 +19,10 @@ from transformers import (
 
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import AudioError, CheckpointError
+from sgpa_jax.games import speech_game
 from sgpa_jax.models import load_model
 from sgpa_jax.models.families import FAMILIES
+from sgpa_jax.players import Player, Players
 
 WINDOW_S, RATE_HZ = 2, 16000
 GREEDILY = {"do_sample": False, "repetition_penalty": 1.0}
@@ -116,11 +118,80 @@ def test_encoder_and_projector_equal_the_reference_in_any_bucket(name, clips, re
         np.testing.assert_allclose(embedded[0, :n_audio], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["flamingo", "voxtral"])
-def test_clips_past_the_window_are_refused(name, request):
-    model = load_model(request.getfixturevalue(name).folder, dtype="float32")
-    with pytest.raises(AudioError, match="2 s at most"):
-        model.prepare(Clip(np.full(3 * RATE_HZ, 0.01, np.float32), RATE_HZ), "which?")
+@pytest.fixture(scope="module")
+def long_clips():
+    """Two windows and a part, two, and one with so little behind it that Audio Flamingo 3 gives it no position."""
+    window = WINDOW_S * RATE_HZ
+    rng = np.random.default_rng(1)
+    waves = [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in (2 * window + 5001, 2 * window, window + 300)]
+    waves[0][:window] *= 1e-4  # so that the clamp differs between the windows
+    return [Clip(wave, RATE_HZ) for wave in waves]
+
+
+def test_audio_flamingo3_hears_long_clips_window_by_window(flamingo, long_clips):
+    network, processor, folder, _ = flamingo
+    model = load_model(folder, dtype="float32")
+    for clip in long_clips:
+        inputs = model.prepare(clip, "which word?")
+        given = processor(
+            text=[
+                "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+                "<|im_start|>user\n<sound>which word?<|im_end|>\n<|im_start|>assistant\n"
+            ],
+            audio=[clip.wave_s],
+        )
+        assert inputs.ids_t.tolist() == given["input_ids"][0].tolist()
+        with torch.no_grad():
+            expected = network(**given).logits
+        np.testing.assert_allclose(model.logits(inputs), expected.numpy(), atol=1e-4)
+
+
+def test_voxtral_hears_long_clips_in_windows_of_one_spectrogram(voxtral, long_clips):
+    network, extractor, folder, _ = voxtral
+    model = load_model(folder, dtype="float32")
+    for clip in long_clips:
+        inputs = model.prepare(clip, "which?")
+        # As `VoxtralProcessor._retrieve_input_features`, which needs mistral-common, at the tiny model's window.
+        features = extractor(
+            clip.wave_s, sampling_rate=RATE_HZ, return_tensors="pt", padding=True, truncation=False,
+            pad_to_multiple_of=WINDOW_S * RATE_HZ,
+        )["input_features"].reshape(extractor.feature_size, -1, 100 * WINDOW_S).transpose(0, 1)  # fmt: skip
+        assert (inputs.clip_t == 0).sum() == 25 * WINDOW_S // 2 * len(features)
+        ids = torch.tensor(inputs.ids_t[None].astype(np.int64))
+        with torch.no_grad():
+            expected = network(input_ids=ids, input_features=features).logits
+        np.testing.assert_allclose(model.logits(inputs), expected.numpy(), atol=1e-4)
+
+
+def test_a_game_of_a_long_clip_hears_what_is_left_of_it(flamingo, long_clips):
+    """The second of its players lies across two windows."""
+    model, clip = load_model(flamingo.folder, dtype="float32"), long_clips[-1]
+    players = Players((Player("a", "word", 0.2, 1.0), Player("b", "word", 1.6, 2.01)), len(clip.wave_s), RATE_HZ)
+    game = speech_game(model, model.prepare(clip, "which?", response="red"), players)
+    found = game.values(np.array([[True, True], [True, False]]))[:, 0]
+    silent = np.where(players.owner_s() == 1, 0, clip.wave_s).astype(np.float32)
+    for value, wave in zip(found, (clip.wave_s, silent), strict=True):
+        inputs = model.prepare(Clip(wave, RATE_HZ), "which?", response="red")
+        log_probs = jax.nn.log_softmax(model.logits(inputs)[0, inputs.response_start - 1 : -1])
+        said = log_probs[np.arange(len(log_probs)), inputs.ids_t[inputs.response_start :]]
+        np.testing.assert_allclose(value, said.sum(), atol=1e-4)
+
+
+def test_longer_than_the_decoder_has_positions_is_refused(flamingo, voxtral):
+    """transformers cuts recordings off for Audio Flamingo 3; for Voxtral it does not say what is too long."""
+    model = load_model(flamingo.folder, dtype="float32")
+    with pytest.raises(AudioError, match="600 s at most"):
+        model.prepare(Clip(np.full(600 * RATE_HZ + 1, 0.01, np.float32), RATE_HZ), "which?")
+    most = voxtral.network.config.text_config.max_position_embeddings
+    assert load_model(voxtral.folder, dtype="float32").window_s == most // (25 * WINDOW_S // 2) * WINDOW_S
+
+
+@pytest.mark.parametrize("model_type", ["audioflamingo3", "voxtral"])
+def test_chunks_must_be_the_encoders_windows(model_type, request):
+    folder = request.getfixturevalue("flamingo" if model_type == "audioflamingo3" else model_type).folder
+    config = json.loads((folder / "config.json").read_text())
+    with pytest.raises(CheckpointError, match="chunks of 3000 frames"):
+        FAMILIES[model_type].read_config(config, {"feature_size": 16})
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,17 @@ from flax import nnx
 
 from sgpa_jax.audio import Clip
 from sgpa_jax.errors import CheckpointError, UsageError
-from sgpa_jax.models import Model, Sampling, Speech, load_model
+from sgpa_jax.games import speech_game
+from sgpa_jax.models import Model, Sampling, Speech, explained_in, load_model
 from sgpa_jax.models.audio_out import END_OF_AUDIO, AudioOutConfig
 from sgpa_jax.models.chat import LFM2AudioChat
-from sgpa_jax.models.inputs import with_response
+from sgpa_jax.models.inputs import with_response, without_response
+from sgpa_jax.models.messages import clips_of
+from sgpa_jax.players import Player, Players
 
 N_NEW = 24
+CLIP = Clip((0.1 * np.random.default_rng(0).normal(size=20000)).astype(np.float32), 16000)
+QUESTION = "which colour is the lamp?"
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +37,7 @@ def model(tiny_folder) -> Model:
 
 @pytest.fixture(scope="module")
 def inputs(model):
-    wave_s = (0.1 * np.random.default_rng(0).normal(size=20000)).astype(np.float32)
-    return model.prepare(Clip(wave_s, 16000), "which colour is the lamp?")
+    return model.prepare(CLIP, QUESTION)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,109 @@ def test_greedy_answers_are_the_same_again_however_long(model, inputs, said):
 
 def test_a_response_in_the_inputs_is_left_out(model, inputs, said):
     assert model.speak(with_response(inputs, [7, 8]), max_new_tokens=N_NEW) == said["sequential"]
+
+
+def _conversation(speech):
+    """The question of `inputs`, what was spoken then, and a recording of the user's."""
+    return [
+        {"role": "user", "content": [{"type": "audio", "audio": CLIP}, {"type": "text", "text": QUESTION}]},
+        {"role": "assistant", "content": [{"type": "speech", "speech": speech}]},
+        {"role": "user", "content": [{"type": "audio", "audio": Clip(CLIP.wave_s[:3000], 16000)}]},
+    ]
+
+
+def test_spoken_history_is_laid_out_as_by_liquid_audio(model, said):
+    """Its `ChatState`: ids of text, lengths of clips and codes apart, and flags that say whose turn it is."""
+    text, codes, flags = [], [], []
+
+    def add(content):
+        text.extend(model.chat.tokenizer.encode(content, add_special_tokens=False).ids)
+        flags.extend("T" * (len(text) - flags.count("T")))
+
+    speech, inputs = said["interleaved"], model.prepare(_conversation(said["interleaved"]))
+    add("<|startoftext|>")
+    add("<|im_start|>user\n")
+    flags.extend("I" * model.config.n_audio(20000))
+    add(QUESTION)
+    add("<|im_end|>\n")
+    add("<|im_start|>assistant\n")
+    text.extend(token for token, speaks in zip(speech.ids, speech.is_audio, strict=True) if not speaks)
+    codes.extend(frame for frame in speech.codes if frame)
+    flags.extend("O" if speaks else "T" for speaks in speech.is_audio)
+    add("<|im_end|>\n")
+    add("<|im_start|>user\n")
+    flags.extend("I" * model.config.n_audio(3000))
+    add("<|im_end|>\n")
+    add("<|im_start|>assistant\n")
+    found = np.where(inputs.clip_t >= 0, "I", np.where(inputs.codes_tk[:, 0] >= 0, "O", "T"))
+    assert found.tolist() == flags
+    assert inputs.ids_t[found == "T"].tolist() == text
+    assert inputs.codes_tk[found == "O"].tolist() == [list(frame) for frame in codes]
+    assert (inputs.codes_tk[found != "O"] == -1).all()
+    marks = {model.chat.audio_start_id, model.chat.text_end_id}
+    spoken_text_t = (inputs.turn_t == 1) & inputs.is_content_t
+    assert inputs.ids_t[spoken_text_t].tolist() == [
+        token for token, speaks in zip(speech.ids, speech.is_audio, strict=True) if not speaks and token not in marks
+    ]
+
+
+def test_read_again_a_spoken_turn_says_what_was_said(model, inputs, said):
+    """Every text token is the likeliest behind what the decoder reads before it, frames included."""
+    speech, first = said["interleaved"], len(inputs.ids_t)
+    again = model.prepare(_conversation(speech))
+    best_t = np.asarray(model.logits(again))[0].argmax(axis=1)
+    written = np.flatnonzero(~np.array(speech.is_audio))
+    assert any(speech.is_audio[place - 1] for place in written[1:].tolist())
+    assert best_t[first + written - 1].tolist() == again.ids_t[first + written].tolist()
+
+
+def test_rows_with_and_without_spoken_history_share_a_batch(model, said):
+    spoken = model.prepare(_conversation(said["interleaved"]))
+    plain = model.prepare([*_conversation(None)[:1], {"role": "assistant", "content": "red"}, *_conversation(None)[2:]])
+    together, alone = model.place(plain, spoken), [model.place(plain), model.place(spoken)]
+    for row, one in enumerate(alone):
+        n = int(one.n_b[0])
+        np.testing.assert_allclose(together.x[row, :n], one.x[0, :n], atol=1e-6)
+
+
+def test_a_response_behind_spoken_history_is_scored_and_left_out(model, said):
+    inputs = model.prepare(_conversation(said["sequential"]), response="red")
+    assert inputs.codes_tk is not None
+    assert len(inputs.codes_tk) == len(inputs.ids_t) > inputs.response_start
+    assert (inputs.codes_tk[inputs.response_start :] == -1).all()
+    assert model.logits(inputs).shape[1] == len(inputs.ids_t)
+    prompt = without_response(inputs)
+    assert prompt.codes_tk is not None and len(prompt.codes_tk) == inputs.response_start
+
+
+def test_a_game_about_the_last_recording_of_a_spoken_conversation(model, said):
+    asked = _conversation(said["interleaved"])
+    (clip,) = clips_of(asked[2:])
+    inputs = explained_in(model.prepare(asked, response="red"), 1)
+    players = Players((Player("a", "word", 0.02, 0.09), Player("b", "word", 0.1, 0.17)), len(clip.wave_s), 16000)
+    found = speech_game(model, inputs, players).values(np.array([[True, True], [True, False]]))[:, 0]
+    silent = Clip(np.where(players.owner_s() == 1, 0, clip.wave_s).astype(np.float32), 16000)
+    for value, last in zip(found, (clip, silent), strict=True):
+        asked[2] = {"role": "user", "content": [{"type": "audio", "audio": last}]}
+        logits = np.asarray(model.logits(model.prepare(asked, response="red")))[0]
+        log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        places = np.arange(inputs.response_start, len(inputs.ids_t))
+        np.testing.assert_allclose(value, log_probs[places - 1, inputs.ids_t[places]].sum(), atol=1e-4)
+    with pytest.raises(UsageError, match="holds 2 recordings"):
+        explained_in(inputs, 2)
+
+
+def test_speech_that_the_model_cannot_have_spoken_is_refused(model, said):
+    speech = said["sequential"]
+    for change in ({"ids": (10**6, *speech.ids[1:])}, {"codes": ((1, 2, 3), *speech.codes[1:])}):
+        with pytest.raises(UsageError, match="cannot have spoken"):
+            model.prepare(_conversation(replace(speech, **change)))
+    with pytest.raises(UsageError, match="turn of the assistant"):
+        model.prepare([*_conversation(speech), {"role": "user", "content": [{"type": "speech", "speech": speech}]}])
+    with pytest.raises(UsageError, match="a part of"):
+        model.prepare(_conversation(None))
+    with pytest.raises(UsageError, match="text alone"):
+        replace(model, config=replace(model.config, audio_out=None)).prepare(_conversation(speech))
 
 
 @pytest.mark.parametrize(
