@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sgpa_jax.audio import round_up, round_up_in_octaves
 from sgpa_jax.games.hearing import Picked
-from sgpa_jax.games.together import MOST_GAMES, TABLE_BYTES
+from sgpa_jax.games.queues import MOST_GAMES, TABLE_BYTES
 from sgpa_jax.games.waveform import MEMORY_BYTES
 from sgpa_jax.games.waveform_programs import Script, hear, read
 from sgpa_jax.models import Decoder, StackedEncoder

@@ -53,8 +53,8 @@ def torch_trie(toy: Toy, masks_cp: np.ndarray, absence: str, settings: TrieSetti
     found = torch.zeros(plan.n_leaves, len(targets_r))
     chunks = plan.chunks
     for q in range(len(chunks.path)):
-        root, groups, path, wanted, coalition = (_torch(part, q) for part in chunks)
-        hidden = _run(toy.network, rows, root, groups, path, wanted)
+        root, groups, path, wanted, _, coalition = (_torch(part, q) for part in chunks)
+        hidden = _run(toy.network, rows, root, groups, path, wanted.clamp(min=0))
         values = target_log_probs(toy.network, hidden.reshape(-1, len(targets_r), hidden.shape[2]), targets_r)
         coalition = coalition.reshape(-1)
         found[coalition[coalition >= 0]] = values[coalition >= 0]

@@ -5,8 +5,9 @@ batch` runs them: read, aligned, answered, explained exactly where the budget al
 what the run's coalitions a second are of the bare engine's, which is handed the same games when they are ready. The
 loop is `explain` with its models loaded, utterance by utterance, over those of three to five words; it writes nothing.
 Each has run once before it is timed: `ours_first_s` is that run with its compilation, `compiles` counts its programs,
-`engine_programs` those of the engine, two for each of `buckets` lengths at most. `memory_bytes` are the most that the
-process had held after the first run and after the last one.
+`engine_programs` those of the engine: where sound is rendered two for each of `buckets` lengths at most, and with an
+`--absence` of the decoder's input one for each shape of chunks. `memory_bytes` are the most that the process had held
+after the first run and after the last one.
 """
 
 import argparse
@@ -30,7 +31,8 @@ import sgpa_jax
 from sgpa_jax.api import Answer, Asked, answered, game_of
 from sgpa_jax.batch import Job, Progress, Runner, read_players, run_bundles
 from sgpa_jax.estimators import first_coalitions
-from sgpa_jax.games import Game, HeardGame, evaluate_together
+from sgpa_jax.games import ABSENCES, Game, HeardGame, evaluate_together
+from sgpa_jax.games.trie import run_chunks
 from sgpa_jax.games.waveform_programs import hear, read
 
 WORDS, FEW_WORDS, BUDGET = range(3, 13), 5, 4096
@@ -42,6 +44,7 @@ def main() -> None:
     """Synthesise, run both comparisons, print the table."""
     options = parser(__doc__)
     options.add_argument("--n", type=int, default=200, help="utterances")
+    options.add_argument("--absence", choices=ABSENCES, default="silence", help="of a word")
     arguments = options.parse_args()
     n, budget = (20, 64) if arguments.quick else (arguments.n, BUDGET)
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,8 +52,8 @@ def main() -> None:
         lengths = [WORDS[number % len(WORDS)] for number in range(n)]
         spoken = [_spoken(number, length, arguments.seed, folder) for number, length in enumerate(lengths)]
         few = [row for row, length in zip(spoken, lengths, strict=True) if length <= FEW_WORDS]
-        rows = [_against_engine(spoken, folder, Asked(budget=budget), arguments)]
-        rows.append(_against_loop(few, folder, Asked(budget=budget), arguments))
+        asked = Asked(budget=budget, absence=arguments.absence)
+        rows = [_against_engine(spoken, folder, asked, arguments), _against_loop(few, folder, asked, arguments)]
         report("batch", rows, arguments)
 
 
@@ -71,7 +74,7 @@ def _against_engine(
 ) -> dict[str, object]:
     runner, memory = _runner(rows, folder, asked), list[int]()
     first = _run(runner, memory)
-    engine: list[Any] = [hear, read]
+    engine: list[Any] = [hear, read, run_chunks]
     programs = sum(program._cache_size() for program in engine)
     bundles = _ready(runner)
     runs = {"run": partial(_run, runner, memory), "engine": partial(_evaluated, bundles)}
@@ -154,7 +157,10 @@ def _explained(runner: Runner) -> dict[str, np.ndarray]:
     for index in range(len(runner.manifest)):
         row = runner.manifest.row(index)
         assert isinstance(row.audio, Path)
-        x = sgpa_jax.explain(row.audio, transcript=row.transcript, model=runner.model, aligner=runner.aligner)
+        x = sgpa_jax.explain(
+            row.audio, transcript=row.transcript, model=runner.model, aligner=runner.aligner,
+            absence=runner.asked.absence,
+        )  # fmt: skip
         found[row.id] = x.values[:, 0]
     return found
 

@@ -118,7 +118,7 @@ def _engine(target: Target, mesh: Mesh, name: str, n_players: int, arguments: ar
     n_rows = round_up(n_tokens, TOKEN_STEP)
     shared_by_all: list[Any] = [
         jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
-        for shape, dtype in (((n_rows, width), jnp.bfloat16), ((RESPONSE,), jnp.int32), ((n_tokens,), jnp.bool_))
+        for shape, dtype in (((n_rows, width), jnp.bfloat16), ((n_rows,), jnp.bool_))
     ]
     chunks = jax.tree.map(
         lambda array: jax.ShapeDtypeStruct((n_data, *array.shape[1:]), array.dtype, sharding=shared), plan.chunks

@@ -1,18 +1,33 @@
 """What a data set's run would cost, told from its manifest and its recordings' headers: `sgpa batch --dry-run`.
 
 The words of the transcripts stand for the players; what else may be one, a sound beside the words, adds to that. A
-response is assumed to have eight tokens. `programs` are the engine's, two for each length; aligner, answers and
-estimators compile theirs beside them.
+response is assumed to have eight tokens. `programs` are the engine's, two for each length where sound is rendered, and
+where the decoder's input is changed one for each shape of chunks; aligner, answers and estimators compile theirs beside
+them.
 """
 
+import functools
+import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from sgpa_jax.api import usual_prompt
+from sgpa_jax.audio import SAMPLES_STEP_S, Clip
 from sgpa_jax.batch.job import Job
 from sgpa_jax.batch.run import Runner
-from sgpa_jax.games import TOKEN_ABSENCES, coalition_bytes, coalitions_at_once, frames_of_everybody
+from sgpa_jax.games import (
+    TOKEN_ABSENCES,
+    Passage,
+    coalition_bytes,
+    coalitions_at_once,
+    frames_of_everybody,
+    tries_cost,
+)
+from sgpa_jax.models import with_response
+from sgpa_jax.players import all_coalitions
 
 _ASSUMED_TOKENS, _PROMPT_TOKENS = 8, 32
 
@@ -24,7 +39,7 @@ def plan_batch(job: Job) -> dict[str, Any]:
         SgpaError: the manifest or the model cannot be loaded.
     """
     runner = Runner(job)
-    manifest, model, asked = runner.manifest, runner.model, job.asked
+    manifest, asked = runner.manifest, job.asked
     n_words = np.maximum(manifest.n_words, 1).tolist()
     coalitions = [min(2 ** min(n, 62), asked.budget_for(n)) for n in n_words]
     durations_s = manifest.durations_s[np.isfinite(manifest.durations_s)]
@@ -36,12 +51,18 @@ def plan_batch(job: Job) -> dict[str, Any]:
         "exact_items": sum(2 ** min(n, 62) == count for n, count in zip(n_words, coalitions, strict=True)),
         "coalitions": sum(coalitions),
     }
-    if asked.absence in TOKEN_ABSENCES or asked.compares_responses:
+    if asked.compares_responses:
         return told
-    heard = durations_s[durations_s <= model.window_s]
-    buckets = Counter(frames_of_everybody(model, round(length_s * model.rate_hz)) for length_s in heard.tolist())
+    if asked.absence in TOKEN_ABSENCES:
+        return told | _of_tries(runner, n_words, coalitions)
+    return told | _of_the_heard(runner, durations_s[durations_s <= runner.model.window_s])
+
+
+def _of_the_heard(runner: Runner, durations_s: np.ndarray) -> dict[str, Any]:
+    model = runner.model
+    buckets = Counter(frames_of_everybody(model, round(length_s * model.rate_hz)) for length_s in durations_s.tolist())
     bytes_each = {n: _bytes(runner, n) for n in buckets}
-    return told | {
+    return {
         "buckets": [f"{count} items of {n} mel frames" for n, count in sorted(buckets.items())],
         "programs": 2 * len(buckets),
         "bytes_at_once": max(n * coalitions_at_once(model, n) for n in bytes_each.values()) if buckets else 0,
@@ -52,3 +73,42 @@ def _bytes(runner: Runner, n_frames: int) -> int:
     model = runner.model
     n_audio = int(model.config.encoder.n_tokens(n_frames - model.config.front_end.room_frames))
     return coalition_bytes(model, n_frames, n_audio + _PROMPT_TOKENS, _PROMPT_TOKENS, _ASSUMED_TOKENS)
+
+
+def _of_tries(runner: Runner, n_words: Sequence[int], coalitions: Sequence[int]) -> dict[str, Any]:
+    """Plan every bundle as if recordings lasted whole buckets of samples and their words the same time each."""
+    model, asked = runner.model, runner.asked
+    prompt, steps = usual_prompt(model, runner.job.prompt), runner.manifest.durations_s / SAMPLES_STEP_S
+
+    @functools.cache
+    def passage_of(n_steps: int, n_players: int) -> Passage:
+        silence = Clip(np.zeros(round(n_steps * SAMPLES_STEP_S * model.rate_hz), np.float32), model.rate_hz)
+        inputs = with_response(model.prepare(silence, prompt, system=asked.system), [0] * _ASSUMED_TOKENS)
+        owner_t, is_audio_t = np.full(len(inputs.ids_t) - 1, -1), inputs.clip_t[:-1] >= 0
+        owner_t[is_audio_t] = np.arange(is_audio_t.sum()) * n_players // is_audio_t.sum()
+        nothing = np.zeros((len(owner_t), 1), np.float32)
+        baseline_td = nothing if asked.absence == "embedding" else None
+        return Passage(nothing, np.zeros(_ASSUMED_TOKENS, int), owner_t, (asked.absence,) * n_players, baseline_td)
+
+    @functools.cache
+    def cost_of(bundle: tuple[tuple[int, int, int], ...]) -> list[tuple[str, int]]:
+        passages = [passage_of(n_steps, n_players) for n_steps, n_players, _ in bundle]
+        return tries_cost(model, passages, [_some(n_players, count) for _, n_players, count in bundle])
+
+    found: set[tuple[str, int]] = set()
+    for bundle in runner.bundles:
+        heard = [n for n in bundle if 0 < steps[n] <= model.window_s / SAMPLES_STEP_S]
+        if heard:
+            found |= {*cost_of(tuple((math.ceil(steps[n]), n_words[n], coalitions[n]) for n in heard))}
+    return {
+        "buckets": sorted(program for program, _ in found),
+        "programs": len(found),
+        "bytes_at_once": max((n_bytes for _, n_bytes in found), default=0),
+    }
+
+
+def _some(n_players: int, count: int) -> np.ndarray:
+    """All coalitions, or so many that are drawn."""
+    if count == 2 ** min(n_players, 62):
+        return all_coalitions(n_players)
+    return np.random.default_rng(0).random((count, n_players)) < 0.5

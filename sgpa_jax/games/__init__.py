@@ -8,7 +8,7 @@ from sgpa_jax.games.game import Evaluations, Game, Reference, Score
 if TYPE_CHECKING:
     from sgpa_jax.games.authors import AUTHORS_GAME, authors_game
     from sgpa_jax.games.controls import CONTROLS, control_game
-    from sgpa_jax.games.cost import speech_cost
+    from sgpa_jax.games.cost import speech_cost, tries_cost
     from sgpa_jax.games.flat import evaluate_flat
     from sgpa_jax.games.hearing import frames_of_everybody
     from sgpa_jax.games.passage import TOKEN_ABSENCES, Passage
@@ -57,6 +57,7 @@ __all__ = [
     "speech_cost",
     "speech_game",
     "speech_passage",
+    "tries_cost",
 ]
 
 # The engines bring the networks along; a game around somebody else's model does without them.
@@ -91,6 +92,7 @@ _HOMES = {
     "speech_cost": "sgpa_jax.games.cost",
     "speech_game": "sgpa_jax.games.speech",
     "speech_passage": "sgpa_jax.games.tokens",
+    "tries_cost": "sgpa_jax.games.cost",
 }
 
 

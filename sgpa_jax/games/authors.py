@@ -20,7 +20,7 @@ from sgpa_jax.align import Alignment
 from sgpa_jax.audio import Clip
 from sgpa_jax.games.game import Game
 from sgpa_jax.games.hearing import Rendered, bucket_of
-from sgpa_jax.games.prompts import HeardPrompts
+from sgpa_jax.games.prompts_heard import HeardPrompts
 from sgpa_jax.games.responses import answers_at_once, answers_to
 from sgpa_jax.games.scores import tfidf_cosine
 from sgpa_jax.models import Model, ModelInputs, Response, Speech, without_spoken_turn

@@ -1,5 +1,6 @@
 """What a game of log-probabilities will cost, told before it is run: the engine, its tokens, memory and shapes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ from jaxtyping import Bool
 from sgpa_jax.games.passage import Passage
 from sgpa_jax.games.speech import engine_of, waveform_engine
 from sgpa_jax.games.tokens import absences_of, token_owners
-from sgpa_jax.games.trie import sizes_on
-from sgpa_jax.games.trie_plan import plan_trie
+from sgpa_jax.games.trie import scene_of, sizes_on
+from sgpa_jax.games.trie_plan import TriePlan, plan_trie
+from sgpa_jax.games.tries_together import planned
 from sgpa_jax.models import Model, ModelInputs
 from sgpa_jax.players import Players
 
@@ -60,15 +62,39 @@ def _trie_cost(
         chunk_leaves=chunk_leaves,
         n_devices=n_devices,
     )
-    (n_chunks, n_groups, n_tokens), n_root = plan.chunks.groups.token.shape, plan.chunks.root.token.shape[2]
-    n_seen = n_tokens + plan.chunks.path.shape[2]
-    at_once = n_root + n_groups * n_tokens
-    per_token = 2 * config.ffn_width + 6 * config.width + config.n_heads * n_seen
-    scored = plan.chunks.wanted[0].size * config.vocab_size
     return {
         "decoder_tokens": plan.tokens_run,
         "tokens_one_by_one": len(masks_cp) * len(owner_t),
-        "bytes_at_once": 4 * max(at_once * per_token, scored),
-        "runs": -(-n_chunks // n_devices),
-        "shapes": [f"root {n_root}, {n_groups} groups of {n_tokens} tokens behind {n_seen - n_tokens}"],
+        "bytes_at_once": _bytes_at_once(config, plan),
+        "runs": -(-len(plan.chunks.path) // n_devices),
+        "shapes": [_shape(plan)],
     }
+
+
+def tries_cost(
+    model: Model, passages: Sequence[Passage], masks: Sequence[Bool[np.ndarray, "C P"]]
+) -> list[tuple[str, int]]:
+    """Return what `evaluate_together` would run of coalitions of passages: a program and its bytes for every plan.
+
+    The passages' embeddings are of no account.
+    """
+    told = []
+    for queue, plan in planned(model, passages, masks):
+        n_rows = len(scene_of(*(passages[number] for number, _ in queue)).rows_sd)
+        n_leaves, n_wanted = plan.chunks.coalition.shape[2], plan.chunks.wanted.shape[2]
+        program = f"{n_rows} rows, {_shape(plan)}, {n_leaves} coalitions, {n_wanted // n_leaves} scored"
+        told.append((program, _bytes_at_once(model.config.decoder, plan)))
+    return told
+
+
+def _shape(plan: TriePlan) -> str:
+    (_, n_groups, n_tokens), n_root = plan.chunks.groups.token.shape, plan.chunks.root.token.shape[2]
+    return f"root {n_root}, {n_groups} groups of {n_tokens} tokens behind {plan.chunks.path.shape[2]}"
+
+
+def _bytes_at_once(config: Any, plan: TriePlan) -> int:
+    """About the activations of a chunk where they take most: in a layer, or in the head."""
+    (_, n_groups, n_tokens), n_root = plan.chunks.groups.token.shape, plan.chunks.root.token.shape[2]
+    n_seen = n_tokens + plan.chunks.path.shape[2]
+    per_token = 2 * config.ffn_width + 6 * config.width + config.n_heads * n_seen
+    return 4 * max((n_root + n_groups * n_tokens) * per_token, plan.chunks.wanted[0].size * config.vocab_size)

@@ -9,6 +9,7 @@ Axes: `B` coalitions at once, `C` coalitions, `P` players, `S` samples, `F` fram
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sgpa_jax.audio import Clip, round_up_in_octaves
 from sgpa_jax.errors import UsageError, unknown_name
+from sgpa_jax.games.queues import Part
 from sgpa_jax.models import Model
 from sgpa_jax.players import ABSENCES, NOBODY, PADDING, Players, ambient_noise, join_kept, render_coalition
 
@@ -129,6 +131,30 @@ def hearing_of(model: Model, clip: Clip, players: Players, absence: str) -> Hear
         return waves
     patterns = _Patterns.of(waves)
     return patterns if 2 ** int(patterns.color_p.max() + 1) <= _MOST_PATTERNS else waves
+
+
+class JointHearing:
+    """Recordings of several utterances that are heard in the same way: their frames are in one table.
+
+    Attributes:
+        table_nm: of the frames of all of them, float32[N, M], N a power of two; None where there are none to pick.
+    """
+
+    def __init__(self, hearings: Sequence[Hearing]) -> None:
+        self._hearings, self.table_nm, self._first_row = hearings, None, [0] * len(hearings)
+        if hearings[0].table_nm is not None:
+            tables = [np.asarray(hearing.table_nm) for hearing in hearings]
+            rows, self._first_row = np.concatenate(tables), np.cumsum([0, *map(len, tables)]).tolist()
+            self.table_nm = jnp.asarray(np.pad(rows, ((0, (1 << (len(rows) - 1).bit_length()) - len(rows)), (0, 0))))
+
+    def hear(self, parts: Sequence[Part], n_frames: int) -> Picked | Rendered:
+        """What the frames of coalitions are made of, those of each recording, by its number, one behind another."""
+        sounds = [(number, self._hearings[number].hear(masks_cp, n_frames)) for number, masks_cp in parts]
+        picked = [sound.index_bf + self._first_row[number] for number, sound in sounds if isinstance(sound, Picked)]
+        if picked:
+            return Picked(self.table_nm, np.concatenate(picked).astype(np.int32))
+        waves, lengths = zip(*(sound for _, sound in sounds), strict=True)
+        return Rendered(np.concatenate(waves), np.concatenate(lengths))
 
 
 def bucket_of(n_frames: int, *, most: int) -> int:
@@ -253,8 +279,7 @@ class _Patterns:
         )
         patterns_xc = np.arange(2**n_colors)[:, None] >> np.arange(n_colors)[None] & 1 == 1
         rendered = of_colors.hear(patterns_xc, self.is_near_pf.shape[1])
-        frames = _frames(self.waves.model.config.front_end, rendered)
-        return frames.reshape(-1, frames.shape[2])
+        return _frames(self.waves.model.config.front_end, rendered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,8 +342,9 @@ def _render(wave_s: Array, owner_s: Array, noise_s: Array, masks_bp: Array, abse
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _frames(front_end: Any, rendered: Rendered) -> Float[Array, "B F M"]:
-    return rendered.frames(front_end)
+def _frames(front_end: Any, rendered: Rendered) -> Float[Array, "N M"]:
+    frames = rendered.frames(front_end)
+    return frames.reshape(-1, frames.shape[2])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -34,11 +34,11 @@ class Passage:
         UsageError: shapes that do not fit together, an unknown absence, or a missing baseline.
     """
 
-    x_td: Float[Array, "T D"]
+    x_td: Float[Array | np.ndarray, "T D"]
     targets_r: Int[np.ndarray, " R"]
     owner_t: Int[np.ndarray, " T"]
     absence_p: tuple[str, ...]
-    baseline_td: Float[Array, "T D"] | None = None
+    baseline_td: Float[Array | np.ndarray, "T D"] | None = None
     is_text_p: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games.game import Game, Score
 from sgpa_jax.games.prompts import prompts_of
 from sgpa_jax.games.scores import embedding_cosine, tfidf_cosine
-from sgpa_jax.models import AudioLM, Model, ModelInputs, Response, Speech, gathered, starts_of
+from sgpa_jax.models import AudioLM, Model, ModelInputs, Order, Placed, Response, Speech, gathered, starts_of
 from sgpa_jax.players import Players
 
 RESPONSE_SCORES = ("tfidf", "tfidf_per_phase", "response_embedding")
@@ -30,6 +30,21 @@ RESPONSE_SCORES = ("tfidf", "tfidf_per_phase", "response_embedding")
 _RESPONSE_STEP = 32
 _ON_CPU, _ELSEWHERE = 16, 128
 """Coalitions answered at once: measured for *pocket* on CPUs, not measured elsewhere."""
+
+
+class ResponseGame(Game):
+    """The game of what a model says.
+
+    Attributes:
+        model: the audio language model.
+        prompts: what it answers, as `prompts_of` has it; `answers_together.py` lets it do so beside other games'.
+        max_new_tokens: the longest response.
+        mode: as `response_game` takes it.
+    """
+
+    def __init__(self, model: Model, prompts: Any, max_new_tokens: int, mode: str | None, **options: Any) -> None:
+        super().__init__(answers_to(model, prompts, max_new_tokens=max_new_tokens, mode=mode), **options)
+        self.model, self.prompts, self.max_new_tokens, self.mode = model, prompts, max_new_tokens, mode
 
 
 def response_game(
@@ -74,9 +89,12 @@ def response_game(
     """
     starts_of(inputs)
     prompts = prompts_of(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
-    return Game(
-        answers_to(model, prompts, max_new_tokens=max_new_tokens, mode=mode),
-        len(players),
+    return ResponseGame(
+        model,
+        prompts,
+        max_new_tokens,
+        mode,
+        n_players=len(players),
         score=_named_score(score, model) if isinstance(score, str) else score,
         microbatch=answers_at_once(model) if microbatch is None else microbatch,
         mesh=model.mesh,
@@ -101,12 +119,18 @@ def answers_to(
 
     def respond(masks_cp: Bool[Array, "C P"]) -> list[Response] | list[Speech]:
         placed, order = prompts(masks_cp)
-        n_shared = prompts.n_shared
-        if mode is None:
-            return model.generate_batch(placed, max_new_tokens=max_new_tokens, order=order, n_shared=n_shared)
-        return model.speak_batch(placed, max_new_tokens=max_new_tokens, mode=mode, order=order, n_shared=n_shared)
+        return answered(model, placed, order, prompts.n_shared, max_new_tokens=max_new_tokens, mode=mode)
 
     return respond
+
+
+def answered(
+    model: Model, placed: Placed, order: Order | None, n_shared: int, *, max_new_tokens: int, mode: str | None
+) -> list[Response] | list[Speech]:
+    """Answer prompts that are in place, in text or in a `mode` of speaking."""
+    if mode is None:
+        return model.generate_batch(placed, max_new_tokens=max_new_tokens, order=order, n_shared=n_shared)
+    return model.speak_batch(placed, max_new_tokens=max_new_tokens, mode=mode, order=order, n_shared=n_shared)
 
 
 def answers_at_once(model: Model) -> int:

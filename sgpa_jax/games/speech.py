@@ -5,6 +5,7 @@ sound is rendered and heard (`waveform.py`), what changes the decoder's input al
 Players that are text are absent from the decoder's input, in either engine.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float
 from sgpa_jax.errors import UsageError, unknown_name
 from sgpa_jax.games.game import Game
 from sgpa_jax.games.hearing import HEARD_ABSENCES
-from sgpa_jax.games.passage import TOKEN_ABSENCES
+from sgpa_jax.games.passage import TOKEN_ABSENCES, Passage
 from sgpa_jax.games.readout import Readout
 from sgpa_jax.games.tokens import speech_passage
 from sgpa_jax.games.trie import evaluate_coalitions
@@ -36,13 +37,27 @@ class HeardGame(Game):
     """The game of a response's log-probability where players are absent from what is heard.
 
     Attributes:
-        engine: what evaluates its coalitions; `together.py` lets it do so beside other games'.
+        engine: what evaluates its coalitions; `heard_together.py` lets it do so beside other games'.
         value: one of `VALUES`.
     """
 
     def __init__(self, engine: WaveformEngine, value: str, fn: Callable[[Any], Any], **options: Any) -> None:
         super().__init__(fn, engine.n_players, **options)
         self.engine, self.value = engine, value
+
+
+class EmbeddedGame(Game):
+    """The game of a response's log-probability where players are absent from the decoder's input.
+
+    Attributes:
+        model: the audio language model.
+        passage: its tokens and their players; `tries_together.py` plans it beside other games'.
+        value: one of `VALUES`.
+    """
+
+    def __init__(self, model: Model, passage: Passage, value: str, fn: Callable[[Any], Any], **options: Any) -> None:
+        super().__init__(fn, passage.n_players, **options)
+        self.model, self.passage, self.value = model, passage, value
 
 
 def speech_game(
@@ -95,15 +110,14 @@ def speech_game(
         raise unknown_name("value", value, VALUES)
     if readout is not None:
         readout.check(model.decoder)
-    engine = None
     if engine_of(absence, players) == "trie":
         passage = speech_passage(model, inputs, players, absence=absence, baseline=baseline, text_absence=text_absence)
 
         def read(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C R"]:
             return evaluate_coalitions(model.decoder, passage, masks_cp, readout=readout, mesh=model.mesh)
 
-        at_once = max(1, min(COALITIONS_AT_ONCE, TOKENS_AT_ONCE // len(passage.owner_t)))
-        options: dict[str, Any] = {"microbatch": microbatch or at_once}
+        options: dict[str, Any] = {"microbatch": microbatch or coalitions_in_a_plan(passage)}
+        game: Callable[..., Game] = functools.partial(EmbeddedGame, model, passage, value)
     else:
         if readout is not None and inputs.starts_s:
             raise UsageError(
@@ -121,6 +135,7 @@ def speech_game(
             "length": engine.length,
             "matters_p": engine.is_audible_p,
         }
+        game = functools.partial(HeardGame, engine, value)
 
     def evaluate(masks_cp: Bool[np.ndarray, "C P"]) -> Float[np.ndarray, "C K"]:
         return read(masks_cp) if readout is not None else with_total(read(masks_cp), value)
@@ -130,9 +145,12 @@ def speech_game(
     else:
         names = tuple(map(str, range(readout.n_values(model.config.decoder.width))))
     options |= {"outputs": names, "jit": False, "progress": progress}
-    if engine is None or readout is not None:
-        return Game(evaluate, len(players), **options)
-    return HeardGame(engine, value, evaluate, **options)
+    return game(evaluate, **options) if readout is None else Game(evaluate, len(players), **options)
+
+
+def coalitions_in_a_plan(passage: Passage) -> int:
+    """Return how many coalitions of a passage are planned as one trie."""
+    return max(1, min(COALITIONS_AT_ONCE, TOKENS_AT_ONCE // len(passage.owner_t)))
 
 
 def with_total(token_cr: Float[np.ndarray, "C R"], value: str) -> Float[np.ndarray, "C K"]:

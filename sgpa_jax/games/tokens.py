@@ -19,7 +19,17 @@ from sgpa_jax.audio import TOKEN_STEP, Clip, round_up
 from sgpa_jax.errors import PlayerError, UsageError, unknown_name
 from sgpa_jax.games.passage import Passage
 from sgpa_jax.games.windows import heard_in_clips
-from sgpa_jax.models import NO_CLIP, AudioLM, AudioLMConfig, Layout, Model, ModelInputs, layout_row, starts_of
+from sgpa_jax.models import (
+    NO_CLIP,
+    AudioLM,
+    AudioLMConfig,
+    Layout,
+    Model,
+    ModelInputs,
+    gathered,
+    layout_row,
+    starts_of,
+)
 from sgpa_jax.players import NOBODY, Player, Players, describe
 
 BASELINES = ("mean", "zero", "silence")
@@ -58,17 +68,18 @@ def speech_passage(
         raise unknown_name("baseline", baseline, BASELINES)
     absences = absences_of(players, absence, text_absence)
     owner = token_owners(model, inputs, players)
-    x_td = model.place(inputs).x[0, : len(owner)]
-    rows = None
+    x_td = _placed(model, inputs)
+    rows_td = None
     if "embedding" in absences:
-        rows = x_td
-        is_audio = jnp.asarray(inputs.clip_t[: len(owner)] != NO_CLIP)[:, None]
+        rows_td = x_td
+        is_audio_t = inputs.clip_t != NO_CLIP
         if text_absence == "replace" and players.text:
-            rows = neutral_rows(model, inputs, players)[: len(owner)].astype(x_td.dtype)
+            rows_td = np.asarray(gathered(neutral_rows(model, inputs, players)))[: len(x_td)].astype(x_td.dtype)
         if absence == "embedding" and players.heard:
-            rows = jnp.where(is_audio, _baseline(model, inputs, x_td, is_audio, baseline), rows)
+            rows_td = np.where(is_audio_t[:, None], _baseline(model, inputs, x_td, is_audio_t, baseline), rows_td)
+        rows_td = rows_td[: len(owner)]
     is_text_p = tuple(player.is_text for player in players)
-    return Passage(x_td, inputs.ids_t[inputs.response_start :], owner, absences, rows, is_text_p)
+    return Passage(x_td[: len(owner)], inputs.ids_t[inputs.response_start :], owner, absences, rows_td, is_text_p)
 
 
 def absences_of(players: Players, absence: str, text_absence: str) -> tuple[str, ...]:
@@ -126,7 +137,12 @@ def native_players(model: Model, inputs: ModelInputs) -> Players:
         UsageError: not exactly one recording.
     """
     spans_s: list[tuple[float, float]] = []
+    n_samples = 0
     for number, (clip_start_s, clip) in enumerate(zip(starts_of(inputs), inputs.clips, strict=True)):
+        # A recording that belongs to the question has no place on the players' clock (`explained_in`).
+        if np.isinf(clip_start_s):
+            continue
+        n_samples += len(clip.wave_s)
         middle_s = position_centres_s(model.config, np.arange((inputs.clip_t == number).sum()))
         edges_s = np.concatenate([[0.0], (middle_s[:-1] + middle_s[1:]) / 2, [np.inf]]).clip(0.0, clip.duration_s)
         spans_s += [
@@ -135,7 +151,7 @@ def native_players(model: Model, inputs: ModelInputs) -> Players:
             if (end_s - start_s) * clip.rate_hz >= 1
         ]
     named = (Player(str(number), "native", *span_s) for number, span_s in enumerate(spans_s, start=1))
-    return Players(tuple(named), sum(len(clip.wave_s) for clip in inputs.clips), model.rate_hz)
+    return Players(tuple(named), n_samples, model.rate_hz)
 
 
 def position_centres_s(config: AudioLMConfig, places: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
@@ -210,13 +226,18 @@ def _owners(
     return owner
 
 
+def _placed(model: Model, inputs: ModelInputs) -> Float[np.ndarray, "T D"]:
+    """Embed a prompt and its response; cut on the host, as on the device every length would be a program."""
+    return np.asarray(gathered(model.place(inputs).x))[0, : len(inputs.ids_t)]
+
+
 def _baseline(
-    model: Model, inputs: ModelInputs, x_td: Float[Array, "T D"], is_audio_t1: Bool[Array, "T 1"], kind: str
-) -> Float[Array, "T D"]:
+    model: Model, inputs: ModelInputs, x_td: Float[np.ndarray, "T D"], is_audio_t: Bool[np.ndarray, " T"], kind: str
+) -> Float[np.ndarray, "T D"]:
     if kind == "silence":
         quiet = tuple(Clip(np.zeros_like(clip.wave_s), clip.rate_hz) for clip in inputs.clips)
-        return model.place(replace(inputs, clips=quiet)).x[0, : len(x_td)]
+        return _placed(model, replace(inputs, clips=quiet))
     if kind == "zero":
-        return jnp.zeros_like(x_td)
-    mean = jnp.where(is_audio_t1, x_td, 0).astype(jnp.float32).sum(axis=0) / is_audio_t1.sum().astype(jnp.float32)
-    return jnp.broadcast_to(mean.astype(x_td.dtype)[None], x_td.shape)
+        return np.zeros_like(x_td)
+    mean_d = x_td[is_audio_t].astype(np.float32).mean(axis=0)
+    return np.broadcast_to(mean_d.astype(x_td.dtype), x_td.shape)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 from sgpa_kernels import target_log_probs
 
 from sgpa_jax.audio import TOKEN_STEP, round_up
@@ -35,25 +35,29 @@ class Scene(NamedTuple):
     """What all chunks share.
 
     Attributes:
-        rows_sd: the passage's embeddings and then its baseline's, in a bucket.
-        targets_r: the response's tokens.
-        is_audio_t: which tokens belong to players that are heard, in a bucket.
+        rows_sd: embeddings of the passage's tokens and then its baseline's, and so on of several, in a bucket.
+        is_audio_s: which of them belong to players that are heard.
     """
 
     rows_sd: Float[Array, "S D"]
-    targets_r: Int[Array, " R"]
-    is_audio_t: Bool[Array, " T"]
+    is_audio_s: Bool[Array, " S"]
 
 
-def scene_of(passage: Passage) -> Scene:
-    """Pad what the chunks share to buckets."""
-    rows = passage.x_td if passage.baseline_td is None else jnp.concatenate([passage.x_td, passage.baseline_td])
-    spare = round_up(len(rows), TOKEN_STEP) - len(rows)
-    is_audio = np.pad(passage.is_audio_t, (0, round_up(len(passage.owner_t), TOKEN_STEP) - len(passage.owner_t)))
+def scene_of(*passages: Passage) -> Scene:
+    """Join what the chunks of these passages share; several in few sizes, whatever they are."""
+    rows: list[Any] = []
+    is_audio: list[np.ndarray] = []
+    for passage in passages:
+        own = [passage.x_td] if passage.baseline_td is None else [passage.x_td, passage.baseline_td]
+        rows += own
+        is_audio += [passage.is_audio_t] * len(own)
+    n_rows = sum(map(len, rows))
+    spare = (round_up(n_rows, TOKEN_STEP) if len(passages) == 1 else 1 << (n_rows - 1).bit_length()) - n_rows
+    # What the host holds is joined there: on the device, every length would be a program.
+    numpy: Any = np if all(isinstance(own, np.ndarray) for own in rows) else jnp
     return Scene(
-        jnp.pad(jnp.asarray(rows), ((0, spare), (0, 0))),
-        jnp.asarray(passage.targets_r, jnp.int32),
-        jnp.asarray(is_audio),
+        jnp.asarray(numpy.pad(numpy.concatenate(rows), ((0, spare), (0, 0)))),
+        jnp.asarray(np.pad(np.concatenate(is_audio), (0, spare))),
     )
 
 
@@ -90,7 +94,7 @@ def evaluate_coalitions(
         if kernels != "xla":
             raise UsageError(f"kernels {kernels!r} came with a readout: expected 'xla', which alone serves readouts")
     plan = plan_for(decoder, passage, masks_cp, mesh=mesh, group_tokens=group_tokens, chunk_leaves=chunk_leaves)
-    return run_plan(decoder, passage, plan, readout=readout, mesh=mesh, kernels=kernels)[plan.leaf_of_c]
+    return run_plan(decoder, scene_of(passage), plan, readout=readout, mesh=mesh, kernels=kernels)[plan.leaf_of_c]
 
 
 def plan_for(
@@ -123,7 +127,7 @@ def sizes_on(platform: str) -> tuple[int, int]:
 
 def run_plan(
     decoder: Decoder,
-    passage: Passage,
+    scene: Scene,
     plan: TriePlan,
     *,
     readout: Readout | None = None,
@@ -132,7 +136,7 @@ def run_plan(
 ) -> Float[np.ndarray, "leaves K"]:
     """Run a plan's chunks one after another, as many at once as there are devices along `data`."""
     n_devices = 1 if mesh is None else mesh.shape["data"]
-    scene, n_read = scene_of(passage), _n_read(passage, plan, readout)
+    n_read = _n_read(scene, plan, readout)
     found: np.ndarray | None = None
     waiting: list[tuple[np.ndarray, Array]] = []
     for q in range(0, len(plan.chunks.path) + n_devices, n_devices):
@@ -204,21 +208,21 @@ def _run_own(
     root, groups = (_block(scene.rows_sd, block, decoder.n_before > 0) for block in (chunk.root, chunk.groups))
     if readout is not None and readout.positions == "audio":
         return _read_audio(decoder, scene, chunk, root, groups, readout, n_read)[None]
-    after_layer = None if readout is None else readout.after_layer
-    hidden = run_blocks(decoder, root, groups, chunk.path, chunk.wanted, after_layer=after_layer, kernels=kernels)
-    n_leaves, n_targets = chunk.coalition.shape[1], len(scene.targets_r)
+    after_layer, wanted = None if readout is None else readout.after_layer, jnp.maximum(chunk.wanted, 0)
+    hidden = run_blocks(decoder, root, groups, chunk.path, wanted, after_layer=after_layer, kernels=kernels)
+    n_leaves = chunk.coalition.shape[1]
+    n_scored = wanted.shape[1] // n_leaves
     if readout is not None:
-        own = jnp.repeat(jnp.eye(n_leaves, dtype=bool), n_targets, axis=1)
-        return readout(hidden, jnp.broadcast_to(own[None], (len(hidden), *own.shape)))[None]
-    targets = jnp.broadcast_to(scene.targets_r[None], (len(hidden) * n_leaves, n_targets))
+        own = jnp.repeat(jnp.eye(n_leaves, dtype=bool), n_scored, axis=1)
+        return readout(hidden, own[None] & (chunk.wanted >= 0)[:, None])[None]
     log_probs = target_log_probs(
         hidden.reshape(-1, hidden.shape[2]),
         decoder.table_vd,
-        targets.reshape(-1),
+        chunk.targets.reshape(-1),
         impl="xla" if kernels == "xla" else "pallas",
         interpret=kernels == "interpret",
     )
-    return log_probs.reshape(1, len(hidden), n_leaves, n_targets)
+    return log_probs.reshape(1, len(hidden), n_leaves, n_scored)
 
 
 def _read_audio(
@@ -226,11 +230,11 @@ def _read_audio(
 ) -> Float[Array, "G leaves K"]:
     """Read every audio token that runs once, the root's and the groups', and reduce those of each leaf."""
     root_x, x = block_residuals(decoder, root, groups, chunk.path, after_layer=readout.after_layer)
-    rows, first, last, place = (
+    rows, first, last, token = (
         jnp.concatenate([shared[0], own.reshape(-1, *own.shape[2:])])
-        for shared, own in ((root_x, x), *((getattr(root, name), getattr(groups, name)) for name in _READ))
+        for shared, own in ((root_x, x), *((getattr(chunk.root, name), getattr(chunk.groups, name)) for name in _READ))
     )
-    is_read = scene.is_audio_t[place] & (first < last)
+    is_read = scene.is_audio_s[token] & (first < last)
     if n_read is not None:
         front = jnp.argsort(~is_read, stable=True)[:n_read]
         rows, first, last, is_read = (array[front] for array in (rows, first, last, is_read))
@@ -239,15 +243,16 @@ def _read_audio(
     return readout(rows[None], there[None])[0].reshape(*chunk.coalition.shape, -1)
 
 
-_READ = ("first_bt", "last_bt", "place_bt")
+_READ = ("first", "last", "token")
 
 
-def _n_read(passage: Passage, plan: TriePlan, readout: Readout | None) -> int | None:
+def _n_read(scene: Scene, plan: TriePlan, readout: Readout | None) -> int | None:
     """The most audio tokens that run in a chunk, in a bucket: few where the prompt is long behind the audio."""
     if readout is None or readout.positions != "audio":
         return None
+    is_audio_s = np.asarray(scene.is_audio_s)
     counts_q = sum(
-        (passage.is_audio_t[block.place] & (block.first < block.last)).reshape(len(block.place), -1).sum(axis=1)
+        (is_audio_s[block.token] & (block.first < block.last)).reshape(len(block.place), -1).sum(axis=1)
         for block in (plan.chunks.root, plan.chunks.groups)
     )
     return round_up(max(int(np.max(counts_q)), 1), 4 * TOKEN_STEP)

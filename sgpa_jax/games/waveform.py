@@ -107,17 +107,17 @@ class WaveformEngine:
         """
         buckets, n_read = self.buckets(np.ones((1, self.n_players), bool)), 0
         if readout is not None and readout.positions == "audio":
-            n_read = 4 * self._n_tokens(*buckets) * readout.n_values(self.model.config.decoder.width)
+            n_read = 4 * self._n_tokens(*buckets, readout=readout) * readout.n_values(self.model.config.decoder.width)
         return coalitions_at_once(self.model, max(self._coalition_bytes(*buckets), n_read), n_bytes)
 
     def log_probs(self, masks_bp: Bool[np.ndarray, "B P"], *, readout: Readout | None = None) -> Float[Array, "B R"]:
         """Log-probability of every token of the response, or what a readout reads, of every coalition, all at once."""
         audio_bad, n_audio_b = self._audio(masks_bp)
         there_bk = np.append(masks_bp, np.ones((len(masks_bp), 1), bool), axis=1)[:, self.owner_k]
-        script_b = np.zeros(len(masks_bp), np.int32)
+        script_b, n_tokens = np.zeros(len(masks_bp), np.int32), self._n_tokens(*self.buckets(masks_bp), readout=readout)
         found_br = read(
             self.model.decoder, self._placed_script, audio_bad, n_audio_b, there_bk, script_b, readout,
-            n_tokens=self._n_tokens(*self.buckets(masks_bp)), text_absence=self.text_absence, mesh=self.model.mesh,
+            n_tokens=n_tokens, text_absence=self.text_absence, mesh=self.model.mesh,
         )  # fmt: skip
         return found_br if readout is not None else found_br[:, : self.n_targets]
 
@@ -169,9 +169,10 @@ class WaveformEngine:
         """Frames computed for each recording where these coalitions are computed together."""
         return (self.hearing.bucket(int(self.n_frames(masks_cp).max())),)
 
-    def _n_tokens(self, *buckets: int, n_between: int = 0) -> int:
-        """T of buckets of frames, with so many tokens of text between them."""
-        config, n_text = self.model.config, int(self.script.n_text_n[0])
+    def _n_tokens(self, *buckets: int, n_between: int = 0, readout: Readout | None = None) -> int:
+        """T of buckets of frames, with so many tokens of text between them; what is behind the audio may be unread."""
+        at_audio = readout is not None and readout.positions == "audio"
+        config, n_text = self.model.config, int((self.script.n_between_n if at_audio else self.script.n_text_n)[0])
         n_audio = sum(config.encoder.n_tokens(n_frames - config.front_end.room_frames) for n_frames in buckets)
         return round_up(n_audio + n_between + n_text, _TOKEN_STEP)
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sgpa_jax.games.hearing import hearing_of
+from sgpa_jax.games.readout import Readout
 from sgpa_jax.games.tokens import text_rows
 from sgpa_jax.games.waveform import WaveformEngine, different_rows
 from sgpa_jax.games.windows import heard_in_clips, players_of_clip
@@ -74,8 +75,8 @@ class WindowsEngine(WaveformEngine):
         n_frames_n = self._n_frames_nc(masks_cp).max(axis=1)
         return tuple(hearing.bucket(int(n)) for hearing, n in zip(self._hearings, n_frames_n, strict=True))
 
-    def _n_tokens(self, *buckets: int) -> int:
-        return super()._n_tokens(*buckets, n_between=self._n_between)
+    def _n_tokens(self, *buckets: int, readout: Readout | None = None) -> int:
+        return super()._n_tokens(*buckets, n_between=self._n_between, readout=readout)
 
     def _n_frames_nc(self, masks_cp: Bool[np.ndarray, "C P"]) -> Int[np.ndarray, "N C"]:
         masks = self._masks_of_windows(masks_cp)

@@ -9,7 +9,7 @@ import pytest
 
 import sgpa_jax
 from sgpa_jax.api import Asked
-from sgpa_jax.batch import Job, read_items, read_players, run_batch, standing
+from sgpa_jax.batch import Job, plan_batch, read_items, read_players, run_batch, standing
 from sgpa_jax.batch import bundles as bundles_of
 from sgpa_jax.errors import SgpaError, UsageError
 from sgpa_jax.models import load_model
@@ -139,3 +139,11 @@ def test_a_folder_that_cannot_be_written_is_refused(manifest, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         run_batch(Job(manifest=str(manifest), out=Path(tmp_path / "file" / "out"), asked=ASKED, given_responses=True))
+
+
+def test_a_plan_tells_the_programs_of_a_trie(spoken_manifest, tmp_path):
+    job = Job(manifest=str(spoken_manifest(3, 4)), out=tmp_path / "out", asked=Asked(absence="attention"))
+    plan = plan_batch(job)
+    # Bundles of two and of one.
+    assert (plan["bundles"], plan["coalitions"], plan["programs"]) == (2, 48, 2) and len(plan["buckets"]) == 2
+    assert plan["bytes_at_once"] > 2**16 and not job.out.exists()

@@ -1,14 +1,17 @@
 """Games of several utterances in common batches, against each by itself."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sgpa_checkpoints
 
-from sgpa_jax.audio import Clip
+from sgpa_jax.audio import Clip, read_clip
 from sgpa_jax.errors import UsageError
-from sgpa_jax.games import evaluate_together, speech_game
+from sgpa_jax.games import evaluate_together, response_game, speech, speech_game, tries_together
+from sgpa_jax.games.trie import run_chunks
 from sgpa_jax.games.waveform_programs import hear, read
 from sgpa_jax.models import load_model, parse_mesh
 from sgpa_jax.players import Player, Players, all_coalitions, join_players, text_players
@@ -33,6 +36,21 @@ def utterance(number, *, n_players):
     return clip, Players(tuple(named), len(clip.wave_s), RATE_HZ)
 
 
+def answering_games(model, absence, *, text):
+    """Pieces of a recording that the models understand: without some of their words, they answer something else."""
+    demo, games = read_clip(Path(sgpa_checkpoints.__file__).parent / "demo" / "demo.wav"), []
+    for first_s, last_s in ((0.0, 3.2), (0.1, demo.duration_s), (0.0, 2.1)):
+        wave_s = demo.wave_s[round(first_s * demo.rate_hz) : round(last_s * demo.rate_hz)]
+        spans_s = [(0.2, 1.2), (1.3, 1.9), (2.0, 3.0)][: 2 if last_s < 3 else 3]
+        named = tuple(Player(f"span {i}", "word", *span_s) for i, span_s in enumerate(spans_s))
+        clip, players = Clip(wave_s, demo.rate_hz), Players(named, len(wave_s), demo.rate_hz)
+        inputs = model.prepare(clip, "what to do ?")
+        if text:
+            players = join_players(players, text_players(model, inputs, unit="words"), inputs)
+        games.append(response_game(model, inputs, players, absence=absence, max_new_tokens=4))
+    return games
+
+
 def games_of(model, absence, *, text=False):
     games = []
     for number, n_players in enumerate((1, 3, 2)):
@@ -50,7 +68,13 @@ def all_of(games):
 
 @pytest.mark.parametrize(
     ("name", "absence"),
-    [("pocket", "silence"), ("pocket", "delete"), ("pocket", "attention"), ("pocket-lfm2", "silence")],
+    [
+        ("pocket", "silence"),
+        ("pocket", "delete"),
+        ("pocket", "embedding"),
+        ("pocket-lfm2", "silence"),
+        ("pocket-lfm2", "drop"),
+    ],
 )
 def test_each_game_gets_what_it_would_alone(name, absence):
     model = load_model(name)
@@ -61,7 +85,7 @@ def test_each_game_gets_what_it_would_alone(name, absence):
     for one, other, masks_cp in zip(alone, together, masks, strict=True):
         ran = other.evaluations
         assert ran.unique == len(masks_cp) and ran.model_forwards >= ran.unique and ran.requested in (0, len(masks_cp))
-        np.testing.assert_allclose(other.values(masks_cp), one.values(masks_cp), atol=3e-5)
+        np.testing.assert_allclose(other.values(masks_cp), one.values(masks_cp), rtol=1e-6, atol=1e-5)
         assert other.evaluations.model_forwards == ran.model_forwards
 
 
@@ -84,18 +108,53 @@ def test_only_what_is_not_known_is_evaluated(model):
     assert [game.evaluations.unique for game in games] == ran == [2, 8, 4]
 
 
-def test_other_games_of_the_same_lengths_compile_nothing(model):
-    games = games_of(model, "silence")
+@pytest.mark.parametrize(
+    ("name", "absence", "text"),
+    [("pocket", "silence", True), ("pocket", "delete", False), ("pocket-lfm2", "drop", True)],
+)
+def test_responses_are_those_of_each_game_by_itself(name, absence, text):
+    model = load_model(name)
+    alone, together = (answering_games(model, absence, text=text) for _ in range(2))
+    rng, seen = np.random.default_rng(0), []
+    masks = [rng.random((6, game.n_players)) < 0.6 for game in alone]
+    evaluate_together(together, masks, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] == sum(game.evaluations.unique for game in together)
+    said = [game.evaluate(masks_cp) for game, masks_cp in zip(together, masks, strict=True)]
+    assert said == [game.evaluate(masks_cp) for game, masks_cp in zip(alone, masks, strict=True)]
+    assert len({response.ids for own in said for response in own}) > 2, "the test needs different responses"
+    before = [game.evaluations.model_forwards for game in together]
+    for game, masks_cp in zip(together, masks, strict=True):
+        game.values(masks_cp)
+    assert [game.evaluations.model_forwards for game in together] == before
+
+
+@pytest.mark.parametrize("absence", ["silence", "drop_keep"])
+def test_other_games_of_the_same_lengths_compile_nothing(model, absence):
+    programs: Any = (hear, read) if absence == "silence" else (run_chunks,)
+    games, before = games_of(model, absence), [program._cache_size() for program in programs]
     evaluate_together(games, all_of(games))
-    programs: Any = (hear, read)
     compiled = [program._cache_size() for program in programs]
-    games = games_of(model, "silence")[1:]
-    evaluate_together([*games, *games_of(model, "silence")], all_of([*games, *games_of(model, "silence")]))
+    # Three games of different lengths and responses are one trie.
+    assert absence == "silence" or compiled == [before[0] + 1]
+    games = games_of(model, absence)[::-1]
+    evaluate_together(games, all_of(games))
     assert [program._cache_size() for program in programs] == compiled
 
 
-def test_devices_share_the_rows(model):
-    one, other = games_of(model, "silence"), games_of(load_model("pocket", mesh=parse_mesh("data=4")), "silence")
+def test_coalitions_of_many_games_are_several_plans(model, monkeypatch):
+    one, other, seen = games_of(model, "attention"), games_of(model, "attention"), []
+    evaluate_together(one, all_of(one))
+    monkeypatch.setattr(speech, "COALITIONS_AT_ONCE", 7)
+    monkeypatch.setattr(tries_together, "COALITIONS_AT_ONCE", 7)
+    evaluate_together(other, all_of(other), progress=lambda done, _: seen.append(done))
+    assert seen == [2, 9, 14]
+    for game, cut, masks_cp in zip(one, other, all_of(one), strict=True):
+        np.testing.assert_allclose(cut.values(masks_cp), game.values(masks_cp), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("absence", ["silence", "attention"])
+def test_devices_share_the_rows(model, absence):
+    one, other = games_of(model, absence), games_of(load_model("pocket", mesh=parse_mesh("data=4")), absence)
     masks = all_of(one)
     for games in (one, other):
         evaluate_together(games, masks)

@@ -12,7 +12,7 @@ from sgpa_jax.games.hearing import hearing_of
 from sgpa_jax.games.passage import TOKEN_ABSENCES
 from sgpa_jax.games.speech import speech_game
 from sgpa_jax.games.tokens import BASELINES, native_players, position_centres_s, speech_passage, token_owners
-from sgpa_jax.models import load_model
+from sgpa_jax.models import explained_in, load_model
 from sgpa_jax.players import Player, Players, all_coalitions
 
 RATE_HZ = 16000
@@ -118,6 +118,16 @@ def test_a_native_player_is_one_position_and_its_time(model, clip):
     spans_s = np.array([player.span_s for player in players])
     np.testing.assert_allclose(np.diff(spans_s)[1:-1, 0], 0.08, atol=1e-9)
     assert (players.owner_s() >= 0).all() and spans_s[0, 0] == 0 and spans_s[-1, 1] == clip.duration_s
+
+
+def test_native_players_of_one_recording_of_a_conversation(model, clip):
+    asked = [{"type": "audio", "audio": Clip(clip.wave_s[::-1][:9000], RATE_HZ)}, {"type": "audio", "audio": clip}]
+    inputs = model.prepare([{"role": "user", "content": asked}], response="red")
+    players = native_players(model, explained_in(inputs, 1))
+    assert [*players] == [*native_players(model, _inputs(model, clip))]
+    owner = token_owners(model, explained_in(inputs, 1), players)
+    np.testing.assert_array_equal(owner[inputs.clip_t[:-1] == 1], np.arange(len(players)))
+    assert (owner[inputs.clip_t[:-1] != 1] == -1).all()
 
 
 @pytest.mark.parametrize(("family", "step_s"), [("qwen2_audio", 0.04), ("lfm2_audio", 0.08), ("voxtral", 0.08)])

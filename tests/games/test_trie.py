@@ -15,7 +15,7 @@ from sgpa_jax.errors import UsageError
 from sgpa_jax.games.flat import evaluate_flat
 from sgpa_jax.games.passage import TOKEN_ABSENCES, Passage
 from sgpa_jax.games.readout import Readout
-from sgpa_jax.games.trie import evaluate_coalitions, run_plan
+from sgpa_jax.games.trie import evaluate_coalitions, run_plan, scene_of
 from sgpa_jax.games.trie_plan import plan_trie
 from sgpa_jax.models import decoder_of
 from sgpa_jax.models.lfm2 import Lfm2, Lfm2Config
@@ -246,7 +246,7 @@ def test_values_are_fetched_by_leaf(decoder):
     masks = all_coalitions(5)[[3, 3, 19, 0]]  # 3 and 19 differ in the player without tokens alone
     plan = plan_trie(passage, masks, n_before=decoder.n_before, group_tokens=40, chunk_leaves=8)
     assert plan.n_leaves == 2 and plan.leaf_of_c.tolist() == [1, 1, 1, 0]
-    assert run_plan(decoder, passage, plan).shape == (2, N_TARGETS)
+    assert run_plan(decoder, scene_of(passage), plan).shape == (2, N_TARGETS)
 
 
 @pytest.mark.parametrize(
