@@ -4,9 +4,9 @@ Players join one by one in a random order, and each is credited with what it add
 The mean over such a pair is unbiased and varies less than two independent orders do, and its shares always sum to
 v(N) - v(∅). Standard errors come from the pairs, which are independent of each other (Mitchell et al. 2022, "Sampling
 permutations for Shapley value estimation", §2). A player who is seldom a pivot adds the same in all of a few pairs, as
-if nothing was unsure, so that a player's spread is blended with that of all: of 12 players' 95 % intervals with 120
-evaluations, 39 % held in a weighted majority without that and 90 % with it, in an airport game 73 and 94 %. Pair `i` is
-drawn from `fold_in(key, i)`, so that batches change nothing.
+if nothing was unsure, so that the spread of few pairs is blended with that of all players: of 12 players' 95 %
+intervals with 120 evaluations, 39 % held in a weighted majority without that and 90 % with it, in an airport game 73
+and 94 %. Pair `i` is drawn from `fold_in(key, i)`, so that batches change nothing.
 Axes: `R` pairs, `C` coalitions, `P` players, `K` outputs.
 """
 
@@ -21,8 +21,8 @@ from jaxtyping import Array, Bool, Float, Int
 from sgpa_jax.estimators.base import Attribution, array_module, too_small
 from sgpa_jax.typing import MaskCP, PRNGKeyArray, ValueCK
 
-_PRIOR = 1.0
-"""Pairs that the common spread of all players stands for, beside those seen of one."""
+_PRIOR = 4.0
+"""The common spread counts as this many pairs over R - 1: as one beside five, and soon as none."""
 
 
 class PermutationState(NamedTuple):
@@ -104,7 +104,8 @@ class Permutation:
         # What few pairs tell of a player's spread is blended with what they tell of all players'.
         free = xp.maximum(pairs - 1, 1)
         common_1k = state.squares_pk.mean(axis=0, keepdims=True) / free
-        variance_pk = xp.where(pairs > 1, (state.squares_pk + _PRIOR * common_1k) / (free + _PRIOR), xp.nan)
+        prior = _PRIOR / free
+        variance_pk = xp.where(pairs > 1, (state.squares_pk + prior * common_1k) / (free + prior), xp.nan)
         errors_pk = xp.sqrt(variance_pk / pairs)
         return Attribution(state.mean_pk, errors_pk, state.empty_value_k, state.full_value_k, pairs - 1)
 
