@@ -1,7 +1,8 @@
-"""captum and shapiq end to end on the game that the coalition benchmarks play, their model being our tuned torch peer.
+"""captum, shapiq and mllm-shap on the game that the coalition benchmarks play, their model being our tuned torch peer.
 
-Both are given a function of masks, in batches as large as they make them. shapiq enumerates all coalitions; captum has
-samplers, which are given about as many evaluations.
+The first two are given a function of masks, in batches as large as they make them. shapiq enumerates all coalitions;
+captum has samplers, which are given about as many evaluations. mllm-shap, the SGPA authors' package, wants Python 3.12
+and asks a backend for one coalition at a time: its exact estimator draws them and adds up what they are worth.
 """
 
 import importlib
@@ -33,6 +34,8 @@ def library_rows(toy: Toy, settings: Settings, repeats: int) -> list[dict[str, o
     calls: dict[str, Callable[[], Any]] = {"ours": lambda: exact_shapley(ours(masks_cp).sum(axis=1))}
     if importlib.util.find_spec("shapiq"):
         calls["shapiq_exact"] = lambda: _shapiq(n_players, lambda masks: values("shapiq_exact", masks))
+    if importlib.util.find_spec("mllm_shap"):
+        calls["mllm_shap_exact"] = lambda: _mllm_shap(n_players, lambda masks: values("mllm_shap_exact", masks))
     if importlib.util.find_spec("captum"):
         for name, kind, options in (
             ("captum_sampling", "ShapleyValueSampling", {"n_samples": max(1, 2**n_players // n_players)}),
@@ -58,6 +61,15 @@ def _shapiq(n_players: int, game: Callable[[np.ndarray], np.ndarray]) -> np.ndar
     shapiq = importlib.import_module("shapiq")
     computer = shapiq.ExactComputer(game=lambda masks: game(np.asarray(masks, bool)), n_players=n_players)
     return computer(index="SV", order=1).get_n_order_values(1)
+
+
+def _mllm_shap(n_players: int, game: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    library = importlib.import_module("mllm_shap")
+    players = library.PlayerSet(tuple(f"player {player}" for player in range(n_players)))
+    estimator = library.ExactEstimator()
+    masks = list(estimator.sample_masks(players, 1.0, include_minimal_masks=False, seed=0))
+    payoffs = [float(game(np.asarray([mask.present]))[0]) for mask in masks]
+    return np.array(estimator.estimate_attributions(masks, payoffs, library.ShapleyAggregator()))
 
 
 def _captum(

@@ -12,8 +12,9 @@ all: its seconds are scaled. `tokens_run` counts our tokens without padding, `cl
 `peer_tokens` the peer's with padding. The first call of ours compiles. `max_abs_diff` is of the sum over
 the response.
 
-Further rows: captum and shapiq end to end on the same game (`max_abs_diff`: of the Shapley values; a sampler's is its
-error), peak memory of many players against few in processes of their own, and what compiles when n changes.
+Further rows: captum, shapiq and mllm-shap end to end on the same game (`max_abs_diff`: of the Shapley values; a
+sampler's is its error), peak memory of many players against few in processes of their own, and what compiles when n
+changes.
 """
 
 import argparse
