@@ -1,18 +1,19 @@
 """What a data set's run would cost, told from its manifest and its recordings' headers: `sgpa batch --dry-run`.
 
 The words of the transcripts stand for the players; what else may be one, a sound beside the words, adds to that. A
-response is assumed to have eight tokens. `programs` are the engine's, two for each length where sound is rendered, and
-where the decoder's input is changed one for each shape of chunks; aligner, answers and estimators compile theirs beside
-them.
+response is assumed to have eight tokens. `programs` are the engine's: two for each length where sound is rendered, one
+for each shape of chunks where the decoder's input is changed, and where responses are compared two for each shape of
+batches. The aligner, the model's own answers and estimators compile theirs beside them.
 """
 
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from sgpa_jax.api import usual_prompt
 from sgpa_jax.audio import SAMPLES_STEP_S, Clip
@@ -21,12 +22,13 @@ from sgpa_jax.batch.run import Runner
 from sgpa_jax.games import (
     TOKEN_ABSENCES,
     Passage,
+    answers_cost,
     coalition_bytes,
     coalitions_at_once,
     frames_of_everybody,
     tries_cost,
 )
-from sgpa_jax.models import with_response
+from sgpa_jax.models import ModelInputs, with_response
 from sgpa_jax.players import all_coalitions
 
 _ASSUMED_TOKENS, _PROMPT_TOKENS = 8, 32
@@ -52,7 +54,7 @@ def plan_batch(job: Job) -> dict[str, Any]:
         "coalitions": sum(coalitions),
     }
     if asked.compares_responses:
-        return told
+        return told | _of_answers(runner, n_words, coalitions)
     if asked.absence in TOKEN_ABSENCES:
         return told | _of_tries(runner, n_words, coalitions)
     return told | _of_the_heard(runner, durations_s[durations_s <= runner.model.window_s])
@@ -78,12 +80,10 @@ def _bytes(runner: Runner, n_frames: int) -> int:
 def _of_tries(runner: Runner, n_words: Sequence[int], coalitions: Sequence[int]) -> dict[str, Any]:
     """Plan every bundle as if recordings lasted whole buckets of samples and their words the same time each."""
     model, asked = runner.model, runner.asked
-    prompt, steps = usual_prompt(model, runner.job.prompt), runner.manifest.durations_s / SAMPLES_STEP_S
 
     @functools.cache
     def passage_of(n_steps: int, n_players: int) -> Passage:
-        silence = Clip(np.zeros(round(n_steps * SAMPLES_STEP_S * model.rate_hz), np.float32), model.rate_hz)
-        inputs = with_response(model.prepare(silence, prompt, system=asked.system), [0] * _ASSUMED_TOKENS)
+        inputs = with_response(_prompt_of(runner, n_steps), [0] * _ASSUMED_TOKENS)
         owner_t, is_audio_t = np.full(len(inputs.ids_t) - 1, -1), inputs.clip_t[:-1] >= 0
         owner_t[is_audio_t] = np.arange(is_audio_t.sum()) * n_players // is_audio_t.sum()
         nothing = np.zeros((len(owner_t), 1), np.float32)
@@ -96,13 +96,48 @@ def _of_tries(runner: Runner, n_words: Sequence[int], coalitions: Sequence[int])
         return tries_cost(model, passages, [_some(n_players, count) for _, n_players, count in bundle])
 
     found: set[tuple[str, int]] = set()
+    for heard in _heard(runner):
+        found |= {*cost_of(tuple((n_steps, n_words[n], coalitions[n]) for n, n_steps in heard))}
+    return _told(found, 1)
+
+
+def _of_answers(runner: Runner, n_words: Sequence[int], coalitions: Sequence[int]) -> dict[str, Any]:
+    """Lay out the prompts of every bundle, as if words lasted the same time each; who is cut out makes one shorter."""
+    model, asked = runner.model, runner.asked
+    is_cut = asked.absence in ("delete", "mel_delete")
+
+    @functools.cache
+    def lengths_of(n_steps: int, n_players: int, count: int) -> Int[np.ndarray, " C"]:
+        is_audio_t = _prompt_of(runner, n_steps).clip_t >= 0
+        n_there_c = _some(n_players, count).sum(axis=1) if is_cut else np.full(count, n_players)
+        return (~is_audio_t).sum() + is_audio_t.sum() * n_there_c // n_players
+
+    found: set[tuple[str, int]] = set()
+    for heard in _heard(runner):
+        lengths = [lengths_of(n_steps, n_words[n], coalitions[n]) for n, n_steps in heard]
+        found |= {*answers_cost(model, lengths, max_new_tokens=asked.max_new_tokens)}
+    return _told(found, 2)
+
+
+def _heard(runner: Runner) -> Iterator[list[tuple[int, int]]]:
+    """Of every bundle the items that the model can hear at once, with their lengths in steps."""
+    steps, most = runner.manifest.durations_s / SAMPLES_STEP_S, runner.model.window_s / SAMPLES_STEP_S
     for bundle in runner.bundles:
-        heard = [n for n in bundle if 0 < steps[n] <= model.window_s / SAMPLES_STEP_S]
-        if heard:
-            found |= {*cost_of(tuple((math.ceil(steps[n]), n_words[n], coalitions[n]) for n in heard))}
+        if heard := [(n, math.ceil(steps[n])) for n in bundle if 0 < steps[n] <= most]:
+            yield heard
+
+
+def _prompt_of(runner: Runner, n_steps: int) -> ModelInputs:
+    model = runner.model
+    silence = Clip(np.zeros(round(n_steps * SAMPLES_STEP_S * model.rate_hz), np.float32), model.rate_hz)
+    return model.prepare(silence, usual_prompt(model, runner.job.prompt), system=runner.asked.system)
+
+
+def _told(found: set[tuple[str, int]], n_programs: int) -> dict[str, Any]:
+    """Of shapes and their bytes, with so many programs for each."""
     return {
-        "buckets": sorted(program for program, _ in found),
-        "programs": len(found),
+        "buckets": sorted(shape for shape, _ in found),
+        "programs": n_programs * len(found),
         "bytes_at_once": max((n_bytes for _, n_bytes in found), default=0),
     }
 

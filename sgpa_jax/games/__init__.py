@@ -8,7 +8,7 @@ from sgpa_jax.games.game import Evaluations, Game, Reference, Score
 if TYPE_CHECKING:
     from sgpa_jax.games.authors import AUTHORS_GAME, authors_game
     from sgpa_jax.games.controls import CONTROLS, control_game
-    from sgpa_jax.games.cost import speech_cost, tries_cost
+    from sgpa_jax.games.cost import answers_cost, speech_cost, tries_cost
     from sgpa_jax.games.flat import evaluate_flat
     from sgpa_jax.games.hearing import frames_of_everybody
     from sgpa_jax.games.passage import TOKEN_ABSENCES, Passage
@@ -38,6 +38,7 @@ __all__ = [
     "Readout",
     "Reference",
     "Score",
+    "answers_cost",
     "authors_game",
     "coalition_bytes",
     "coalition_values",
@@ -73,6 +74,7 @@ _HOMES = {
     "TEXT_ABSENCES": "sgpa_jax.games.tokens",
     "TOKEN_ABSENCES": "sgpa_jax.games.passage",
     "VALUES": "sgpa_jax.games.speech",
+    "answers_cost": "sgpa_jax.games.cost",
     "authors_game": "sgpa_jax.games.authors",
     "coalition_bytes": "sgpa_jax.games.waveform",
     "coalitions_at_once": "sgpa_jax.games.waveform",

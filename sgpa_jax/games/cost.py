@@ -5,8 +5,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
+from sgpa_jax.audio import TOKEN_STEP, round_up
+from sgpa_jax.games.answers_together import batches_of_answers
 from sgpa_jax.games.passage import Passage
 from sgpa_jax.games.speech import engine_of, waveform_engine
 from sgpa_jax.games.tokens import absences_of, token_owners
@@ -84,6 +86,28 @@ def tries_cost(
         n_leaves, n_wanted = plan.chunks.coalition.shape[2], plan.chunks.wanted.shape[2]
         program = f"{n_rows} rows, {_shape(plan)}, {n_leaves} coalitions, {n_wanted // n_leaves} scored"
         told.append((program, _bytes_at_once(model.config.decoder, plan)))
+    return told
+
+
+def answers_cost(
+    model: Model, lengths: Sequence[Int[np.ndarray, " C"]], *, max_new_tokens: int
+) -> list[tuple[str, int]]:
+    """Return what `evaluate_together` would answer: the shape of every batch and its bytes.
+
+    Args:
+        model: the audio language model.
+        lengths: of each game, tokens of the prompts of its coalitions.
+        max_new_tokens: the longest response.
+    """
+    config, n_tokens_c = model.config.decoder, np.concatenate(lengths)
+    game_c = np.repeat(np.arange(len(lengths)), [len(own) for own in lengths])
+    size, batches = batches_of_answers(model, n_tokens_c, game_c)
+    told = []
+    for rows in batches:
+        n_tokens = round_up(int(n_tokens_c[rows].max()), TOKEN_STEP)
+        kept = 2 * config.n_layers * config.width * (n_tokens + max_new_tokens)
+        read = n_tokens * (2 * config.ffn_width + 6 * config.width + config.n_heads * n_tokens)
+        told.append((f"{size} prompts of {n_tokens} tokens", 4 * size * (kept + read + config.vocab_size)))
     return told
 
 

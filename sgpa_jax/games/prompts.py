@@ -38,8 +38,8 @@ def prompts_of(
     if absence in HEARD_ABSENCES and players.heard:
         if inputs.starts_s:
             raise UsageError(
-                f"answers to a recording in windows are not compared under the absence {absence!r}: choose one of "
-                f"{', '.join(TOKEN_ABSENCES)}, or explain the log-probability"
+                f"answers to a recording in windows, or among others, are not compared under the absence {absence!r}: "
+                f"choose one of {', '.join(TOKEN_ABSENCES)}, or explain the log-probability"
             )
         heard = replace(players, players=tuple(players[index] for index in players.heard))
         return HeardPrompts(model, inputs, players, hearing_of(model, inputs.clips[0], heard, absence), text_absence)

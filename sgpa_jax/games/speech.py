@@ -121,8 +121,8 @@ def speech_game(
     else:
         if readout is not None and inputs.starts_s:
             raise UsageError(
-                f"nothing but the response is read of a recording in windows under the absence {absence!r}: choose one "
-                f"of {', '.join(TOKEN_ABSENCES)}"
+                f"nothing but the response is read of a recording in windows, or among others, under the absence "
+                f"{absence!r}: choose one of {', '.join(TOKEN_ABSENCES)}"
             )
         engine = waveform_engine(model, inputs, players, absence=absence, text_absence=text_absence)
 

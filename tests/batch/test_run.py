@@ -147,3 +147,11 @@ def test_a_plan_tells_the_programs_of_a_trie(spoken_manifest, tmp_path):
     # Bundles of two and of one.
     assert (plan["bundles"], plan["coalitions"], plan["programs"]) == (2, 48, 2) and len(plan["buckets"]) == 2
     assert plan["bytes_at_once"] > 2**16 and not job.out.exists()
+
+
+def test_a_plan_tells_the_shapes_of_what_is_answered(spoken_manifest, tmp_path):
+    job = Job(manifest=str(spoken_manifest(3, 4)), out=tmp_path / "out", asked=Asked(absence="delete", value="tfidf"))
+    plan = plan_batch(job)
+    assert plan["coalitions"] == 48 and plan["programs"] == 2 * len(plan["buckets"]) > 0
+    assert all(shape.startswith("16 prompts of ") for shape in plan["buckets"])
+    assert plan["bytes_at_once"] > 2**16 and not job.out.exists()

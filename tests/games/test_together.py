@@ -10,7 +10,17 @@ import sgpa_checkpoints
 
 from sgpa_jax.audio import Clip, read_clip
 from sgpa_jax.errors import UsageError
-from sgpa_jax.games import evaluate_together, response_game, speech, speech_game, tries_together
+from sgpa_jax.games import (
+    answers_cost,
+    answers_together,
+    cost,
+    evaluate_together,
+    prompts_heard,
+    response_game,
+    speech,
+    speech_game,
+    tries_together,
+)
 from sgpa_jax.games.trie import run_chunks
 from sgpa_jax.games.waveform_programs import hear, read
 from sgpa_jax.models import load_model, parse_mesh
@@ -126,6 +136,24 @@ def test_responses_are_those_of_each_game_by_itself(name, absence, text):
     for game, masks_cp in zip(together, masks, strict=True):
         game.values(masks_cp)
     assert [game.evaluations.model_forwards for game in together] == before
+
+
+def test_the_shapes_of_what_is_answered_are_told_before(model, monkeypatch):
+    shapes = []
+
+    def answered(model, placed, *_, **__):
+        shapes.append("{} prompts of {} tokens".format(*placed.x.shape[:2]))
+        return [model.response([])] * len(placed.n_b)
+
+    monkeypatch.setattr(answers_together, "answered", answered)
+    monkeypatch.setattr(answers_together, "answers_at_once", lambda _: 4)
+    for room in (cost, prompts_heard):
+        monkeypatch.setattr(room, "TOKEN_STEP", 4)
+    games = answering_games(model, "delete", text=False)
+    lengths = [game.prompts.n_tokens(masks_cp) for game, masks_cp in zip(games, all_of(games), strict=True)]
+    evaluate_together(games, all_of(games))
+    assert [shape for shape, _ in answers_cost(model, lengths, max_new_tokens=4)] == shapes
+    assert len({*shapes}) > 1, "the test needs prompts of different lengths"
 
 
 @pytest.mark.parametrize("absence", ["silence", "drop_keep"])
