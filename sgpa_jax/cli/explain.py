@@ -141,11 +141,13 @@ def explain(
         "text": text,
         "absence": absence,
         "text_absence": text_absence,
+        "value": value,
         "baseline": baseline,
         "estimand": estimand,
         "groups": groups,
         "estimator": estimator,
         "budget": budget,
+        "max_new_tokens": max_new_tokens,
         "rules": rules,
         "unspellable": unspellable,
         "long": long,
@@ -157,13 +159,11 @@ def explain(
 
     with progress_bar() as progress:
         asked |= {
-            "value": value,
             "tolerance": tolerance,
             "control": control,
             "interactions": interactions,
             "concepts": concepts,
             "top": top,
-            "max_new_tokens": max_new_tokens,
             "seed": seed,
         }
         explanation = sgpa_jax.explain(

@@ -8,7 +8,7 @@ from sgpa_jax.games.game import Evaluations, Game, Reference, Score
 if TYPE_CHECKING:
     from sgpa_jax.games.authors import AUTHORS_GAME, authors_game
     from sgpa_jax.games.controls import CONTROLS, control_game
-    from sgpa_jax.games.cost import answers_cost, speech_cost, tries_cost
+    from sgpa_jax.games.cost import answers_cost, response_cost, speech_cost, tries_cost
     from sgpa_jax.games.flat import evaluate_flat
     from sgpa_jax.games.hearing import frames_of_everybody
     from sgpa_jax.games.passage import TOKEN_ABSENCES, Passage
@@ -53,6 +53,7 @@ __all__ = [
     "neutral_token",
     "plan_for",
     "prepare_windows",
+    "response_cost",
     "response_game",
     "scene_of",
     "speech_cost",
@@ -89,6 +90,7 @@ _HOMES = {
     "neutral_token": "sgpa_jax.games.tokens",
     "plan_for": "sgpa_jax.games.trie",
     "prepare_windows": "sgpa_jax.games.windows",
+    "response_cost": "sgpa_jax.games.cost",
     "response_game": "sgpa_jax.games.responses",
     "scene_of": "sgpa_jax.games.trie",
     "speech_cost": "sgpa_jax.games.cost",

@@ -1,4 +1,4 @@
-"""What a game of log-probabilities will cost, told before it is run: the engine, its tokens, memory and shapes."""
+"""What a game will cost, told before it is run: the engine, its tokens, memory and shapes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,9 @@ from jaxtyping import Bool, Int
 
 from sgpa_jax.audio import TOKEN_STEP, round_up
 from sgpa_jax.games.answers_together import batches_of_answers
+from sgpa_jax.games.hearing import HEARD_ABSENCES
 from sgpa_jax.games.passage import Passage
+from sgpa_jax.games.prompts import prompts_of
 from sgpa_jax.games.speech import engine_of, waveform_engine
 from sgpa_jax.games.tokens import absences_of, token_owners
 from sgpa_jax.games.trie import scene_of, sizes_on
@@ -39,6 +41,40 @@ def speech_cost(
     engine = waveform_engine(model, inputs, players, absence=absence, text_absence=text_absence)
     heard = np.unique(masks_cp & engine.is_audible_p[None], axis=0)
     return {"engine": "waveform"} | engine.cost(heard)
+
+
+def response_cost(
+    model: Model,
+    inputs: ModelInputs,
+    players: Players,
+    masks_cp: Bool[np.ndarray, "C P"],
+    *,
+    absence: str,
+    text_absence: str = "attention",
+    max_new_tokens: int,
+) -> dict[str, Any]:
+    """Return what `response_game` would run for these coalitions, as `speech_cost` does; responses may end earlier.
+
+    Raises:
+        UsageError: as `response_game`.
+    """
+    there_cp, n_tokens = masks_cp, inputs.response_start
+    if absence in HEARD_ABSENCES and players.heard:
+        # What is heard is put in nobody's place: any baseline will do.
+        prompts = prompts_of(model, inputs, players, absence=absence, baseline="mean", text_absence=text_absence)
+        there_cp = np.unique(masks_cp & prompts.matters_p[None], axis=0)
+        lengths_c = prompts.n_tokens(there_cp)
+    else:
+        lengths_c = np.full(len(masks_cp), n_tokens)
+    told = answers_cost(model, [lengths_c], max_new_tokens=max_new_tokens)
+    return {
+        "engine": "generation",
+        "decoder_tokens": int(lengths_c.sum()) + len(lengths_c) * max_new_tokens,
+        "tokens_one_by_one": len(masks_cp) * (n_tokens + max_new_tokens),
+        "bytes_at_once": max(n_bytes for _, n_bytes in told),
+        "runs": len(told),
+        "shapes": sorted({shape for shape, _ in told}),
+    }
 
 
 def _trie_cost(

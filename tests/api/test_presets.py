@@ -132,7 +132,11 @@ def test_options_that_agree_and_a_preset_that_comes_without_its_own():
 def test_a_plan(clip, alignment, model):
     told = sgpa_jax.plan(clip, alignment=alignment, model=model, preset="authors")
     assert (told["estimator"], told["coalitions"], told["absence"]) == ("neyman_authors", 6, "delete")
+    assert (told["engine"], told["response_tokens"]) == ("generation", 30)
     assert sgpa_jax.plan(clip, alignment=alignment, model=model, preset="paper")["absence"] == "silence"
+    told = sgpa_jax.plan(clip, players="windows:2", model=model, value="tfidf", max_new_tokens=3)
+    assert (told["engine"], told["response_tokens"], told["runs"]) == ("generation", 3, 1)
+    assert told["shapes"] == ["4 prompts of 64 tokens"] and told["bytes_at_once"] > 2**16
 
 
 def test_a_single_word_is_too_few_for_the_authors(model):
