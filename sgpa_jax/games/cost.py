@@ -62,6 +62,7 @@ def response_cost(
     if absence in HEARD_ABSENCES and players.heard:
         # What is heard is put in nobody's place: any baseline will do.
         prompts = prompts_of(model, inputs, players, absence=absence, baseline="mean", text_absence=text_absence)
+        assert prompts.matters_p is not None
         there_cp = np.unique(masks_cp & prompts.matters_p[None], axis=0)
         lengths_c = prompts.n_tokens(there_cp)
     else:
