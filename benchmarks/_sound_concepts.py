@@ -174,6 +174,12 @@ def strongest_latent(
     return max(found, key=lambda latent: found[latent])
 
 
+def latents_called(bank: concepts.ConceptBank, *classes: str) -> list[int]:
+    """The latents whose names say one of some genders or emotions."""
+    found = [concept for name in classes for concept in bank.named(GENDERS.get(name, name))]
+    return list(dict.fromkeys(concept.latent for concept in found))
+
+
 def named(
     bank: concepts.ConceptBank, captions: dict[str, str], corpus: Sequence[str]
 ) -> tuple[concepts.ConceptBank, list[Sequence[str]]]:

@@ -3,7 +3,8 @@
 Clips are synthesised, *pocket-sounds* hears them, its residual stream is harvested after every decoder layer,
 autoencoders are trained on it, their latents ranked, named and scored (rows `concepts`), evaluated on a corpus in
 FSD50k's layout whose parameters are held out (`evaluation`: the three protocols of `sgpa_jax/concepts/evaluate.py`),
-and used to steer what the model says of voices (`steering`). Baselines are what the paper compares with, and an
+and used to steer what the model says of voices (`steering`), by a latent and by all latents whose names say the target,
+turned up, or the source, turned down. Baselines are what the paper compares with, and an
 autoencoder that never learnt; the ceiling is a linear probe. Latents, thresholds and strengths are chosen on
 development clips, and figures are those of the others. `--work DIR` keeps corpora, activations and autoencoders for the
 next run.
@@ -28,6 +29,7 @@ from _sound_concepts import (
     Stores,
     World,
     key_of,
+    latents_called,
     named,
     ranked_by,
     recipe_for,
@@ -45,13 +47,14 @@ TRANSITIONS = (
     ("emotion", "happy", "angry"),
     ("gender", "woman", "man"),
 )
-STRENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0)
+STRENGTHS = (0.5, 1.0, 2.0, 3.0, 4.0, 8.0)
 COLUMNS = (
     *("kind", "layer", "method", "kept", "precision", "recall", "f1", "mAP", "interval", "n", "named", "mapped"),
     *("ms_all", "ms_top", "null_all", "null_top", "held_out_top", "detection"),
     *(
         "from",
         "to",
+        "by",
         "auc",
         "strength",
         "change",
@@ -98,13 +101,17 @@ def measure(arguments: argparse.Namespace, folder: Path, sizes: Sizes) -> tuple[
         spent = {"tokens": recipe.training.n_steps * recipe.training.batch, **_spent(began, cpu)}
         notes[f"training, layer {layer}"] = spent | _quality(trained, stores)
         _say(f"layer {layer}: training")
-        rows += _of_layer(trained, stores, world, sizes, seed)
+        found, bank = _of_layer(trained, stores, world, sizes, seed)
+        rows += found
         if layer < model.config.decoder.n_layers - 1:  # nobody looks at audio positions behind the last one
-            rows += _steered(model, trained, chosen_on, tasks, sizes, seed)
+            rows += _steered(model, trained, bank, chosen_on, tasks, sizes, seed)
     return rows, notes
 
 
-def _of_layer(trained: sae.TrainedSAE, stores: Stores, world: World, sizes: Sizes, seed: int) -> Rows:
+def _of_layer(
+    trained: sae.TrainedSAE, stores: Stores, world: World, sizes: Sizes, seed: int
+) -> tuple[Rows, concepts.ConceptBank]:
+    """The rows of a layer, and all concepts of its autoencoder with their names."""
     layer, corpus = trained.layer, list(world.captions.values())
     untrained = concepts.untrained_sae(stores.corpus, layer, trained.recipe, key=key_of(seed, 1))
     ways: list[tuple[str, sae.TrainedSAE, str | None]] = [
@@ -113,8 +120,7 @@ def _of_layer(trained: sae.TrainedSAE, stores: Stores, world: World, sizes: Size
         ("raw dimensions", concepts.raw_dimensions(stores.corpus, layer), None),
         ("principal directions", concepts.principal_directions(stores.corpus, layer), None),
     ]  # fmt: skip
-    rows: Rows = []
-    classes = world.fsd50k.classes
+    rows, banks, classes = list[dict[str, object]](), {}, world.fsd50k.classes
     for method, some, way in ways:
         scores = concepts.clip_scores(some, stores.corpus)
         dev, evaluated = concepts.clip_scores(some, stores.dev), concepts.clip_scores(some, stores.evaluated)
@@ -140,11 +146,12 @@ def _of_layer(trained: sae.TrainedSAE, stores: Stores, world: World, sizes: Size
             )
             by_caption = concepts.protocol_c(captions, evaluated_kept, classes, p=P, scorer=scorer, key=key_of(seed, 3))
             rows += [_evaluation(layer, method, each, sizes, seed, len(bank)) for each in (by_name, by_caption)]
+        banks[method] = bank
         if way != "random":
             by_label = concepts.protocol_b(dev, evaluated, classes, scorer=scorer)
             rows.append(_evaluation(layer, method, by_label, sizes, seed, len(dev.latents)))
         _say(f"layer {layer}: {method}")
-    return [*rows, _probe(layer, stores, classes, sizes, seed)]
+    return [*rows, _probe(layer, stores, classes, sizes, seed)], banks["sae"]
 
 
 def _evaluation(
@@ -167,27 +174,40 @@ def _probe(layer: int, stores: Stores, classes: tuple[str, ...], sizes: Sizes, s
     return _evaluation(layer, "linear probe", found, sizes, seed)
 
 
-def _steered(model: Model, trained: sae.TrainedSAE, chosen_on: Tasks, tasks: Tasks, sizes: Sizes, seed: int) -> Rows:
+def _steered(
+    model: Model,
+    trained: sae.TrainedSAE,
+    bank: concepts.ConceptBank,
+    chosen_on: Tasks,
+    tasks: Tasks,
+    sizes: Sizes,
+    seed: int,
+) -> Rows:
     rows: Rows = []
     for number, (task, source, target) in enumerate(TRANSITIONS):
-        if sizes.steered < FULL.steered and number not in (0, len(TRANSITIONS) - 1):
+        if sizes.steered < FULL.steered and number < len(TRANSITIONS) - 1:
             continue
         latent = strongest_latent(model, trained, chosen_on[task], source, target, STRENGTHS)
         other = tasks["gender" if task == "emotion" else "emotion"]
-        found = concepts.dose_response(
-            model, trained.folded, tasks[task], source=source, target=target, after_layer=trained.layer,
-            strengths=STRENGTHS, latent=latent, collateral=other.pick(np.arange(0, len(other.batch), 4)),
-            max_new_tokens=4, key=key_of(seed, 10 + number),
-        )  # fmt: skip
-        for method in found.test:
-            dose = found.reported(method)
-            rows.append(
-                {"kind": "steering", "layer": trained.layer, "from": source, "to": target, "method": method,
-                 "auc": found.auc, "n": dose.n, "strength": dose.strength, "change": dose.change,
-                 "sensitivity": dose.sensitivity, "selectivity": dose.selectivity,
-                 "off_target": max(dose.off_target.values()), "degenerate": dose.degenerate_rate,
-                 "collateral": dose.collateral, "latent": found.latent}
+        for what, latents in (("latent", [latent]), ("concept", latents_called(bank, target, source))):
+            if not latents:
+                _say(f"layer {trained.layer}: no concept is called {target} or {source}")
+                continue
+            found = concepts.dose_response(
+                model, trained.folded, tasks[task], source=source, target=target, after_layer=trained.layer,
+                strengths=STRENGTHS, latents=latents, collateral=other.pick(np.arange(0, len(other.batch), 4)),
+                max_new_tokens=4, key=key_of(seed, 10 + number),
             )  # fmt: skip
+            for method in found.test:
+                dose = found.reported(method)
+                rows.append(
+                    {"kind": "steering", "layer": trained.layer, "from": source, "to": target, "by": what,
+                     "method": method.replace("concept", what), "latents": found.latents, "shares": found.shares,
+                     "auc": found.auc, "n": dose.n, "strength": dose.strength, "change": dose.change,
+                     "sensitivity": dose.sensitivity, "selectivity": dose.selectivity,
+                     "off_target": max(dose.off_target.values()), "degenerate": dose.degenerate_rate,
+                     "collateral": dose.collateral}
+                )  # fmt: skip
         _say(f"layer {trained.layer}: {source} to {target}")
     return rows
 

@@ -22,9 +22,14 @@ def steer(
         Path, typer.Argument(metavar="AUDIO|MANIFEST", help="A recording; or clips with prompt and response.")
     ],
     sae: Annotated[Path, typer.Option(metavar="SAE", help="Folder of `sgpa sae train`, on this model.")],
-    latent: Annotated[int | None, typer.Option(min=0, help="Latent to turn.")] = None,
+    latent: Annotated[
+        str | None, typer.Option(metavar="M,N,…", help="Latent to turn, or several that share the strength out.")
+    ] = None,
     concept: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Or the name of a concept in the folder's bank.")
+        str | None, typer.Option(metavar="NAME", help="Or those of the folder's bank with these words in their names.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --concept: those of another name are turned down.")
     ] = None,
     model: Annotated[str, typer.Option(metavar="NAME|FOLDER|HUB_ID", help="Audio language model.")] = "pocket",
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Question about a recording.")] = "",
@@ -52,13 +57,19 @@ def steer(
     with --source are steered to --target, the strength is chosen on one half of them and reported on the other, beside
     what random latents, raw dimensions and differences of means do. Without --latent it is the one that tells the two
     classes apart best.
+
+    Several latents are turned together: equally if they are given by their numbers, as strongly as they fire in their
+    own clips if by a name, and on a manifest by how much more, or less, they fire in clips of --target.
     """
     from sgpa_jax.concepts import autoencoder_of
     from sgpa_jax.models import load_model
 
-    amounts = _numbers(strengths)
+    amounts = _numbers("strengths", strengths, like="0,1,2,4")
+    given = None if latent is None else _numbers("latents", latent, like="3,17")
     if latent is not None and concept is not None:
         raise UsageError("expected either --latent, a number, or --concept, a name")
+    if against is not None and concept is None:
+        raise UsageError("--against turns a concept's opposite down: say with --concept which one is to be turned up")
     is_task = audio.suffix in _MANIFESTS
     if is_task != (source is not None and target is not None) or (not is_task and (source or target or collateral)):
         raise UsageError("a manifest goes with --source and --target, and a recording with none of them")
@@ -68,38 +79,38 @@ def steer(
         raise UsageError("doses are of what is added, in both modes: leave --operation and --mode out")
     network = load_model(model)
     trained = autoencoder_of(network, sae)
-    if concept is not None:
-        latent = _latent_of(sae, trained, concept)
-    if latent is not None and latent >= trained.sae.config.n_latents:
-        raise UsageError(f"latent {latent} was asked for, but there are {trained.sae.config.n_latents}; give another")
+    turned = _named(sae, trained, concept, against) if concept is not None else _numbered(trained, given)
     if source is not None and target is not None:
         found = _doses(
-            network, trained, audio, collateral, source, target, latent, amounts, positions, max_new_tokens, seed
+            network, trained, audio, collateral, source, target, turned, amounts, positions, max_new_tokens, seed
         )
         typer.echo(json.dumps(found.to_dict()) if as_json else _dose_table(found))
         return
-    assert latent is not None
+    assert turned is not None
     rows = _answers(
-        network, trained, audio, channel, prompt, latent, operation, mode, amounts, positions, max_new_tokens
+        network, trained, audio, channel, prompt, turned, operation, mode, amounts, positions, max_new_tokens
     )
     if as_json:
-        typer.echo(json.dumps({"latent": latent, "after_layer": trained.layer, "answers": rows}, ensure_ascii=False))
+        told = {"latents": list(turned), "shares": list(turned.values()), "after_layer": trained.layer, "answers": rows}
+        typer.echo(json.dumps(told, ensure_ascii=False))
         return
+    typer.echo(_latents_told(turned))
     typer.echo(f"{'strength':>9} {'change':>7}  answer")
     for row in rows:
         typer.echo(f"{row['strength']:>9g} {row['change']:>7.1%}  {row['answer']}")
 
 
 def _answers(
-    model: "Model", trained: "TrainedSAE", audio: Path, channel: str, prompt: str, latent: int, operation: str,
-    mode: str, amounts: list[float], positions: str, max_new_tokens: int,
+    model: "Model", trained: "TrainedSAE", audio: Path, channel: str, prompt: str, turned: dict[int, float],
+    operation: str, mode: str, amounts: list[float], positions: str, max_new_tokens: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     import jax.numpy as jnp
 
     from sgpa_jax.audio import read_clip
     from sgpa_jax.concepts import LatentEdit, steer
 
-    edit = LatentEdit(trained.folded, jnp.asarray(latent), operation, mode)
+    latents, shares = jnp.asarray(list(turned)), jnp.asarray(list(turned.values()), jnp.float32)
+    edit = LatentEdit(trained.folded, latents, shares, operation, mode)
     question = prompt or (model.world.prompt if model.world is not None else "")
     done = steer(
         model, [model.prepare(read_clip(audio, channel=channel), question)], edit, amounts, after_layer=trained.layer,
@@ -113,7 +124,7 @@ def _answers(
 
 def _doses(
     model: "Model", trained: "TrainedSAE", manifest: Path, collateral: Path | None, source: str, target: str,
-    latent: int | None, amounts: list[float], positions: str, max_new_tokens: int, seed: int,
+    turned: dict[int, float] | None, amounts: list[float], positions: str, max_new_tokens: int, seed: int,
 ) -> "DoseResponse":  # fmt: skip
     import jax
 
@@ -124,9 +135,9 @@ def _doses(
         raise UsageError("no strength is above zero, so that nothing would be added; give some")
     return dose_response(
         model, trained.folded, _task(model, manifest, (source, target)), source=source, target=target,
-        after_layer=trained.layer, strengths=positive, latent=latent, positions=positions,
-        collateral=None if collateral is None else _task(model, collateral, ()), max_new_tokens=max_new_tokens,
-        key=jax.random.key(seed),
+        after_layer=trained.layer, strengths=positive, latents=None if turned is None else list(turned),
+        positions=positions, collateral=None if collateral is None else _task(model, collateral, ()),
+        max_new_tokens=max_new_tokens, key=jax.random.key(seed),
     )  # fmt: skip
 
 
@@ -148,9 +159,9 @@ def _task(model: "Model", manifest: Path, wanted: tuple[str, ...]) -> "Task":
 
 
 def _dose_table(found: "DoseResponse") -> str:
+    turned = _latents_told(dict(zip(found.latents, found.shares, strict=True)))
     lines = [
-        f"{found.source} → {found.target}, latent {found.latent}: contrast AUC {found.auc:.3f}, "
-        f"99th percentile {found.p99:.3g}",
+        f"{found.source} → {found.target}, {turned}: contrast AUC {found.auc:.3f}, 99th percentile {found.p99:.3g}",
         f"{'':<24} {'at':>6} {'change':>7} {'sensitivity':>11} {'selectivity':>11} {'flip_any':>8} {'degenerate':>10} "
         f"{'collateral':>10} {'area':>6}",
     ]
@@ -161,26 +172,51 @@ def _dose_table(found: "DoseResponse") -> str:
             f"{name:<24} {dose.strength:>6g} {dose.change:>7.1%} {dose.sensitivity:>11.2f} {dose.selectivity:>11.2f} "
             f"{dose.flip_any:>8.2f} {dose.degenerate_rate:>10.2f} {aside:>10} {found.area(name):>6.2f}"
         )
-    n = found.reported("latent").n
-    return "\n".join([*lines, f"{n} clips of the test half, at the strength that is best on the dev half"])
+    n = found.reported("concept").n
+    return "\n".join(
+        [*lines, f"{n} clips of the test half, at the weakest strength that is best on the dev half, within a clip"]
+    )
 
 
-def _latent_of(sae: Path, trained: "TrainedSAE", name: str) -> int:
+def _latents_told(turned: dict[int, float]) -> str:
+    if len(turned) == 1:
+        return f"latent {next(iter(turned))}"
+    return f"latents {', '.join(f'{latent} ({share:.0%})' for latent, share in turned.items())}"
+
+
+def _named(sae: Path, trained: "TrainedSAE", name: str, against: str | None) -> dict[int, float]:
+    """Latents of the bank by their names, and how far each is turned: as it fires in its own clips."""
     from sgpa_jax.concepts import ConceptBank
 
     bank = ConceptBank.load(sae)
     bank.check(trained)
-    found = bank.named(name)
-    if not found:
-        raise UsageError(f"no concept in {sae} is called {name!r}; give --latent, or the name of one")
-    return found[0].latent
+    sides = [(name, 1.0)] if against is None else [(name, 0.5), (against, -0.5)]
+    turned: dict[int, float] = {}
+    for words, side in sides:
+        fires = {concept.latent: concept.mean or 0.0 for concept in bank.named(words)}
+        if not fires:
+            raise UsageError(f"no concept in {sae} is called {words!r}; give --latent, or the name of one")
+        for latent, mean in fires.items():
+            turned[latent] = turned.get(latent, 0.0) + side * mean / sum(fires.values())
+    return turned
 
 
-def _numbers(text: str) -> list[float]:
+def _numbered(trained: "TrainedSAE", given: list[float] | None) -> dict[int, float] | None:
+    """Latents by their numbers, all alike."""
+    if given is None:
+        return None
+    n_latents = trained.sae.config.n_latents
+    for number in given:
+        if number not in range(n_latents):
+            raise UsageError(f"latent {number:g} was asked for, but there are {n_latents}; give another")
+    return {int(number): 1 / len({*given}) for number in given}
+
+
+def _numbers(kind: str, text: str, *, like: str) -> list[float]:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
     if not numbers or not all(abs(number) < 1e30 for number in numbers):
-        raise UsageError(f"strengths are {text!r}: expected numbers with commas between them, like 0,1,2,4")
+        raise UsageError(f"{kind} are {text!r}: expected numbers with commas between them, like {like}")
     return numbers

@@ -5,7 +5,7 @@ from sgpa_jax.concepts.baselines import principal_directions, raw_dimensions, un
 from sgpa_jax.concepts.captions import CaptionEmbedder
 from sgpa_jax.concepts.clap import ClapEmbedder
 from sgpa_jax.concepts.clips import SCORERS, ClipScores, clip_activations, clip_scores, half_scores
-from sgpa_jax.concepts.controls import Activity, Method, activity, best_contrast, methods
+from sgpa_jax.concepts.controls import Activity, Method, activity, best_contrast, concept_shares, methods
 from sgpa_jax.concepts.detection import CaptionJudge, Judge, area_under_curve, caption_judge, detect, embedding_judge
 from sgpa_jax.concepts.dose import Dose, DoseResponse, Task, class_of, dose_response
 from sgpa_jax.concepts.edits import MODES, OPERATIONS, Edit, LatentEdit, Push
@@ -103,6 +103,7 @@ __all__ = [
     "class_of",
     "clip_activations",
     "clip_scores",
+    "concept_shares",
     "concept_values",
     "describe_sae",
     "detect",

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from sgpa_jax.concepts.words import mentions
 from sgpa_jax.errors import UsageError
 from sgpa_jax.files import atomic_write
 from sgpa_jax.sae import TrainedSAE
@@ -115,8 +116,9 @@ class ConceptBank:
         return found
 
     def named(self, name: str) -> tuple[Concept, ...]:
-        """All concepts of a name, whatever its capitals."""
-        return tuple(concept for concept in self.concepts if (concept.name or "").casefold() == name.casefold())
+        """All concepts with these words in their names, in order: "male speech" is in "sad male speech"."""
+        has_c = mentions([concept.name or "" for concept in self.concepts], [name])[:, 0]
+        return tuple(concept for concept, has in zip(self.concepts, has_c, strict=True) if has)
 
     def check(self, trained: TrainedSAE) -> None:
         """Raise a UsageError unless the concepts are those of this autoencoder."""

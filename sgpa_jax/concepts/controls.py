@@ -1,8 +1,8 @@
-"""What steering along a latent is compared with, all pushes of one norm: what else would have done, or done nothing.
+"""What steering along a concept is compared with, all pushes of one norm: what else would have done, or done nothing.
 
-A random latent that fires about as often, the difference of two classes' means, the raw dimension of the residual
-stream in which they differ most (AR&D's "Poly. Feats."), the latent's own push backwards, and the reconstruction alone.
-Axes: `N` clips, `T` tokens, `D` width, `M` latents.
+As many random latents that fire about as often, the difference of two classes' means, the raw dimension of the residual
+stream in which they differ most (AR&D's "Poly. Feats.") and as many of these, the concept's own push backwards, and the
+reconstruction alone. Axes: `N` clips, `T` tokens, `D` width, `M` latents, `K` latents of the concept.
 """
 
 from collections.abc import Sequence
@@ -81,52 +81,106 @@ def best_contrast(score_nm: Float[np.ndarray, "N M"], is_target_n: np.ndarray) -
     return int(np.argmax(areas_m)), float(np.max(areas_m))
 
 
+def concept_shares(seen: Activity, latents: Sequence[int], is_target_n: np.ndarray) -> Float[np.ndarray, " K"]:
+    """Return how far each latent of a concept is turned, 1 in all: how much more it fires in target clips.
+
+    One that fires less there, as those of the opposite concept do, is turned down: its share is negative. A latent that
+    is alone is turned up, whatever it does.
+
+    Raises:
+        UsageError: no latents, one that there is not, none that fires, or all of several fire alike in both classes.
+    """
+    n_latents = len(seen.density_m)
+    outside = [m for m in latents if not 0 <= m < n_latents]
+    if not len(latents):
+        raise UsageError("a concept without latents was to be turned: expected one at least")
+    if outside or not seen.density_m[list(latents)].any():
+        latent = [*outside, *latents][0]
+        raise UsageError(f"latent {latent} of {n_latents} never fires on the clips given; choose another")
+    if len(latents) == 1:
+        return np.ones(1)
+    mean_nk = seen.mean_nm[:, list(latents)]
+    more_k = mean_nk[is_target_n].mean(axis=0) - mean_nk[~is_target_n].mean(axis=0)
+    if not more_k.any():
+        raise UsageError(
+            f"the latents {', '.join(map(str, latents))} fire alike in clips of both classes; choose others"
+        )
+    return more_k / np.abs(more_k).sum()
+
+
 def methods(
-    sae: SAEState, latent: int, seen: Activity, is_target_n: np.ndarray, *, key: PRNGKeyArray
+    sae: SAEState,
+    latents: Sequence[int],
+    share_k: Float[np.ndarray, " K"],
+    seen: Activity,
+    is_target_n: np.ndarray,
+    *,
+    key: PRNGKeyArray,
 ) -> dict[str, Method]:
-    """Return how to steer along a latent, and the controls; every push has the norm of the latent's at its p99.
+    """Return how to steer along a concept, and the controls; every push has the norm of the concept's at its p99.
+
+    A concept's direction is that of its latents by their shares, its 99th percentile theirs by the size of these.
 
     Args:
         sae: takes the residual stream's own numbers.
-        latent: which one.
+        latents, share_k: those of the concept, and their `concept_shares`.
         seen: what clips of both classes do, none of which is steered afterwards.
         is_target_n: which of them are of the class to be steered to; the others are of the one to be steered from.
-        key: draws the random latent.
+        key: draws the random latents.
 
     Raises:
-        UsageError: the latent never fires, or no other does.
+        UsageError: fewer others fire.
     """
-    if not 0 <= latent < sae.config.n_latents or seen.density_m[latent] == 0:
-        raise UsageError(f"latent {latent} of {sae.config.n_latents} never fires on the clips given; choose another")
-    rows_md, p99 = np.asarray(sae.w_dec_md), float(seen.p99_m[latent])
-    norm = p99 * float(np.linalg.norm(rows_md[latent]))
-    other = _alike(seen.density_m, latent, key=key)
+    rows_md = np.asarray(sae.w_dec_md)
+    own_d, p99 = share_k @ rows_md[list(latents)], float(np.abs(share_k) @ seen.p99_m[list(latents)])
+    norm = p99 * float(np.linalg.norm(own_d))
     means = [seen.mean_nd[is_target_n == flag] for flag in (True, False)]
     apart_d = means[0].mean(axis=0) - means[1].mean(axis=0)
     spread_d = np.sqrt(sum(part.var(axis=0) for part in means) / 2)
-    dimension = int(np.argmax(np.abs(apart_d) / np.maximum(spread_d, 1e-12)))
-    raw_d = np.zeros_like(apart_d)
-    raw_d[dimension] = np.sign(apart_d[dimension])
-    own, mean = Push(jnp.asarray(rows_md[latent])), apart_d / max(float(np.linalg.norm(apart_d)), 1e-12)
-    return {
-        "latent": Method(own, p99),
-        "latent, replace": Method(LatentEdit(sae, jnp.asarray(latent), mode="replace"), p99),
-        "reconstruction alone": Method(LatentEdit(sae, jnp.asarray(latent), mode="replace"), 0.0),
-        "latent backwards": Method(own, -p99),
-        f"random latent {other}": Method(
-            Push(jnp.asarray(rows_md[other])), norm / max(float(np.linalg.norm(rows_md[other])), 1e-12)
-        ),
-        "difference of means": Method(Push(jnp.asarray(mean)), norm),
-        f"raw dimension {dimension}": Method(Push(jnp.asarray(raw_d)), norm),
+    dimensions = np.argsort(-np.abs(apart_d) / np.maximum(spread_d, 1e-12))[: len(latents)]
+    others = _alike(seen.density_m, latents, key=key)
+    pushes = {
+        _told("random latent", others): share_k @ rows_md[others],
+        "difference of means": apart_d,
+        _told("raw dimension", dimensions[:1]): _only(apart_d, dimensions[:1]),
+        _told("raw dimension", dimensions): _only(apart_d, dimensions),
     }
+    own = Push(jnp.asarray(own_d, jnp.float32))
+    replaced = LatentEdit(sae, jnp.asarray(latents), jnp.asarray(share_k, jnp.float32), mode="replace")
+    return {
+        "concept": Method(own, p99),
+        "concept, replace": Method(replaced, p99),
+        "reconstruction alone": Method(replaced, 0.0),
+        "concept backwards": Method(own, -p99),
+    } | {name: Method(Push(jnp.asarray(_unit(push_d), jnp.float32)), norm) for name, push_d in pushes.items()}
 
 
-def _alike(density_m: np.ndarray, latent: int, *, key: PRNGKeyArray) -> int:
-    """Draw one of the latents that fire about as often as another one."""
+def _unit(push_d: np.ndarray) -> np.ndarray:
+    return push_d / max(float(np.linalg.norm(push_d)), 1e-12)
+
+
+def _only(push_d: np.ndarray, dimensions: np.ndarray) -> np.ndarray:
+    kept_d = np.zeros_like(push_d)
+    kept_d[dimensions] = push_d[dimensions]
+    return kept_d
+
+
+def _told(what: str, numbers: np.ndarray) -> str:
+    return f"{what} {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} {what}s"
+
+
+def _alike(density_m: np.ndarray, latents: Sequence[int], *, key: PRNGKeyArray) -> np.ndarray:
+    """Draw, for each of some latents, another one of those that fire about as often."""
     alive = np.flatnonzero(density_m > 0)
-    others = alive[alive != latent]
-    if not len(others):
-        raise UsageError(f"no latent but {latent} ever fires on the clips given; give more clips")
-    far = np.abs(np.log(density_m[others]) - np.log(density_m[latent]))
-    nearest = others[np.argsort(far, kind="stable")[:_ALIKE]]
-    return int(nearest[int(jax.random.randint(key, (), 0, len(nearest)))])
+    left = alive[~np.isin(alive, latents)]
+    if len(left) < len(latents):
+        raise UsageError(
+            f"only {len(left)} latents but the {len(latents)} chosen ever fire on the clips given; give more clips"
+        )
+    drawn: list[int] = []
+    for latent, one_key in zip(latents, jax.random.split(key, len(latents)), strict=True):
+        far = np.abs(np.log(density_m[left]) - np.log(max(density_m[latent], 1e-12)))
+        nearest = left[np.argsort(far, kind="stable")[:_ALIKE]]
+        drawn.append(int(nearest[int(jax.random.randint(one_key, (), 0, len(nearest)))]))
+        left = left[left != drawn[-1]]
+    return np.array(drawn)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from sgpa_jax.concepts.controls import Method, activity, best_contrast, methods
+from sgpa_jax.concepts.controls import Method, activity, best_contrast, concept_shares, methods
 from sgpa_jax.concepts.edits import Push
 from sgpa_jax.concepts.steer import Steered, steer
 from sgpa_jax.errors import UsageError
@@ -29,6 +29,7 @@ _ROWS_AT_ONCE = 256
 _LEAST_SURE = float(np.log(2))
 """Nats a token: twice the perplexity."""
 _REPEATS = 3
+_TOLD = ("source", "target", "latents", "shares", "auc", "p99", "chosen")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class Dose:
     """What a strength does; every share is of `n` clips, or not a number where there is none.
 
     Attributes:
-        strength: in multiples of the latent's 99th percentile where it fires, or its norm.
+        strength: in multiples of the concept's 99th percentile where it fires, or its norm.
         amount: what the edit was given.
         change: ‖Δx‖ / ‖x‖, mean over positions and clips.
         n: clips of the source class that the unsteered model answers so.
@@ -91,20 +92,22 @@ class Dose:
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """Steering from one class to another, along a latent and by every control.
+    """Steering from one class to another, along a concept and by every control.
 
     Attributes:
         source, target: the classes.
-        latent: which one.
+        latents: those of the concept.
+        shares: their `concept_shares`.
         auc: how well its mean tells the classes apart on the dev half.
         p99: its 99th percentile where it fires, there.
-        chosen: the strength of each method that is the most selective on the dev half.
+        chosen: of each method the weakest strength that is the most selective on the dev half, within a clip.
         dev, test: of each method a `Dose` for every strength, on either half.
     """
 
     source: str
     target: str
-    latent: int
+    latents: tuple[int, ...]
+    shares: tuple[float, ...]
     auc: float
     p99: float
     chosen: dict[str, float] = field(default_factory=dict)
@@ -124,7 +127,7 @@ class DoseResponse:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain data; what is not a number is null."""
-        told = {name: getattr(self, name) for name in ("source", "target", "latent", "auc", "p99", "chosen")}
+        told = {name: getattr(self, name) for name in _TOLD}
         told["methods"] = {
             name: {
                 "reported": _told(self.reported(name)),
@@ -146,13 +149,13 @@ def dose_response(
     target: str,
     after_layer: int,
     strengths: Sequence[float] = (0.5, 1.0, 2.0, 4.0, 8.0),
-    latent: int | None = None,
+    latents: Sequence[int] | None = None,
     positions: str = "audio",
     collateral: Task | None = None,
     max_new_tokens: int = 8,
     key: PRNGKeyArray,
 ) -> DoseResponse:
-    """Steer from one class to another at several strengths, along a latent and by every control.
+    """Steer from one class to another at several strengths, along a concept and by every control.
 
     Args:
         model: the audio language model.
@@ -160,26 +163,29 @@ def dose_response(
         task: clips of both classes; any others count as neither.
         source, target: the classes.
         after_layer: whose residual stream the autoencoder takes, counted from 0.
-        strengths: in multiples of the latent's 99th percentile where it fires.
-        latent: None: the one whose mean tells the classes apart best on the dev half.
+        strengths: in multiples of the concept's 99th percentile where it fires.
+        latents: those of the concept; None: the one whose mean tells the classes apart best on the dev half.
         positions: one of `POSITIONS`.
         collateral: another task.
         max_new_tokens: of the longest answer.
-        key: cuts the halves and draws the random latent.
+        key: cuts the halves and draws the random latents.
 
     Raises:
         UsageError: fewer than two clips of either class, no clip of the source class that the unsteered model answers
-            so in one of the halves, or what `methods` and `steer` refuse.
+            so in one of the halves, or what `concept_shares`, `methods` and `steer` refuse.
     """
     strengths = sorted({float(strength) for strength in strengths})
     halves_key, random_key = jax.random.split(key)
     halves = [task.pick(numbers) for numbers in _halves(task, source, target, halves_key)]
     seen = activity(model, sae, halves[0].batch, after_layer)
     is_target_n = np.array([label == target for label in halves[0].labels])
-    best, auc = best_contrast(seen.mean_nm if latent is None else seen.mean_nm[:, [latent]], is_target_n)
-    latent = best if latent is None else latent
-    ways = methods(sae, latent, seen, is_target_n, key=random_key)
-    found = DoseResponse(source, target, latent, auc, float(seen.p99_m[latent]))
+    if latents is None:
+        latents = [best_contrast(seen.mean_nm, is_target_n)[0]]
+    share_k = concept_shares(seen, latents, is_target_n)
+    _, auc = best_contrast((seen.mean_nm[:, list(latents)] @ share_k)[:, None], is_target_n)
+    ways = methods(sae, latents, share_k, seen, is_target_n, key=random_key)
+    p99 = ways["concept"].unit
+    found = DoseResponse(source, target, tuple(map(int, latents)), tuple(share_k.tolist()), auc, p99)
     asked: dict[str, Any] = {"after_layer": after_layer, "positions": positions, "max_new_tokens": max_new_tokens}
     tasks = [half.pick(half.of(source)) for half in halves]
     clean = [_answers(model, part, None, (0.0,), asked) for part in tasks]
@@ -189,8 +195,8 @@ def dose_response(
         aside = [None] * len(some) if other is None else _aside(model, *other, method, some, asked)
         for part, before, doses in zip(tasks, clean, (found.dev, found.test), strict=True):
             doses[name] = _doses(model, part, before, method, some, source, target, aside, asked)
-        # The most selective strength, and of several the smallest.
-        found.chosen[name] = max(found.dev[name], key=lambda dose: (dose.selectivity, -dose.strength)).strength
+        best = max(dose.selectivity for dose in found.dev[name])
+        found.chosen[name] = min(dose.strength for dose in found.dev[name] if _as_good(dose, best))
     return found
 
 
@@ -287,6 +293,11 @@ def _aside(
         for row in (clean.responses_an[0], *done.responses_an)
     )
     return [float(share - before) for share in after]
+
+
+def _as_good(dose: Dose, selectivity: float) -> bool:
+    """Whether a dose is as selective, within a clip."""
+    return (selectivity - dose.selectivity) * dose.n < 1 + 1e-6
 
 
 def _told(dose: Dose) -> dict[str, Any]:

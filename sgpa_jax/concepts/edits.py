@@ -1,9 +1,9 @@
-"""Edits of the residual stream: a latent of a sparse autoencoder added to, set, scaled, clamped or ablated, or a push.
+"""Edits of the residual stream: latents of a sparse autoencoder added to, set, scaled, clamped or ablated, or a push.
 
 Two modes (AR&D, arXiv 2602.22253, draws the first): `replace` puts the reconstruction of the changed latents in the
 stream's place, and with it the autoencoder's error out of it, so that even an edit of nothing changes something; `keep`
 adds what the change makes of the reconstruction, x + decode(z') − decode(z), and keeps that error where it is. Axes:
-`B` rows, `T` tokens, `D` width, `M` latents.
+`B` rows, `T` tokens, `D` width, `M` latents, `K` latents that are changed.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from sgpa_jax.errors import unknown_name
 from sgpa_jax.sae import SAEState, decode, encode
 
 OPERATIONS = ("add", "set", "scale", "clamp", "ablate")
-"""What becomes of a latent z at strength a: z + a, a, a · z, the smaller one of z and a, or 0."""
+"""What becomes of a latent z with a share s at strength a: z + s a, s a, a z, the smaller one of z and s a, or 0."""
 
 MODES = ("keep", "replace")
 
@@ -33,11 +33,12 @@ class Edit(Protocol):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LatentEdit:
-    """One latent changed, as an `Edit`.
+    """Latents changed together, one of them or those of a concept, as an `Edit`.
 
     Attributes:
         sae: takes the residual stream's own numbers (`TrainedSAE.folded`).
-        latent: which one.
+        latents: which ones.
+        shares: of the strength, one for each latent, or one for all.
         operation: one of `OPERATIONS`; what is added may be negative, and is not cut off at zero.
         mode: one of `MODES`.
 
@@ -46,7 +47,8 @@ class LatentEdit:
     """
 
     sae: SAEState
-    latent: Int[Array, ""] | int
+    latents: Int[Array, " K"] | int
+    shares: Float[Array, " K"] | float = 1.0
     operation: str = field(default="add", metadata={"static": True})
     mode: str = field(default="keep", metadata={"static": True})
 
@@ -58,16 +60,17 @@ class LatentEdit:
 
     def __call__(self, x_btd: Float[Array, "B T D"], strength_b: Float[Array, " B"]) -> Float[Array, "B T D"]:
         """Return the stream of every row at the row's strength."""
-        x_btd, strength_b1 = x_btd.astype(jnp.float32), strength_b.astype(jnp.float32)[:, None]
-        row_d = self.sae.w_dec_md[self.latent]
+        x_btd, latents_k = x_btd.astype(jnp.float32), jnp.atleast_1d(jnp.asarray(self.latents))
+        rows_kd, share_k = self.sae.w_dec_md[latents_k], jnp.broadcast_to(self.shares, latents_k.shape)
+        strength_b11 = strength_b.astype(jnp.float32)[:, None, None]
         if (self.operation, self.mode) == ("add", "keep"):
-            # What the latent was does not matter: nothing has to be encoded.
-            return x_btd + strength_b1[:, :, None] * row_d[None, None]
+            # What the latents were does not matter: nothing has to be encoded.
+            return x_btd + strength_b11 * (share_k @ rows_kd)[None, None]
         z_btm = encode(self.sae, x_btd)
-        z_bt = z_btm[:, :, self.latent]
-        more_bt = _changed(self.operation, z_bt, strength_b1) - z_bt
+        z_btk = z_btm[:, :, latents_k]
+        more_btk = _changed(self.operation, z_btk, strength_b11, share_k[None, None]) - z_btk
         base_btd = x_btd if self.mode == "keep" else decode(self.sae, z_btm)
-        return base_btd + more_bt[:, :, None] * row_d[None, None]
+        return base_btd + more_btk @ rows_kd
 
 
 @jax.tree_util.register_dataclass
@@ -83,11 +86,12 @@ class Push:
         return x_btd.astype(jnp.float32) + push_b11 * self.direction_d.astype(jnp.float32)[None, None]
 
 
-def _changed(operation: str, z_bt: Array, strength_b1: Array) -> Array:
+def _changed(operation: str, z_btk: Array, strength_b11: Array, share_11k: Array) -> Array:
+    amount_btk = jnp.broadcast_to(strength_b11 * share_11k, z_btk.shape)
     if operation == "add":
-        return z_bt + strength_b1
+        return z_btk + amount_btk
     if operation == "set":
-        return jnp.broadcast_to(strength_b1, z_bt.shape)
+        return amount_btk
     if operation == "scale":
-        return strength_b1 * z_bt
-    return jnp.minimum(z_bt, strength_b1) if operation == "clamp" else jnp.zeros_like(z_bt)
+        return strength_b11 * z_btk
+    return jnp.minimum(z_btk, amount_btk) if operation == "clamp" else jnp.zeros_like(z_btk)

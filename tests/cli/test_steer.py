@@ -13,7 +13,7 @@ from typer.testing import Result
 
 from sgpa_jax import concepts, models
 from sgpa_jax.audio import Clip, write_wav
-from sgpa_jax.concepts import Dose, DoseResponse, LatentEdit, Steered
+from sgpa_jax.concepts import Concept, ConceptBank, Dose, DoseResponse, LatentEdit, Steered
 from sgpa_jax.models import Response
 from sgpa_jax.sae import SAEConfig, SAEState
 
@@ -36,7 +36,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def dose_response(network: Any, sae: SAEState, task: Any, **options: Any) -> DoseResponse:
         vars(told).update(task=task, options=options)
         dose = Dose(2.0, 6.0, 0.25, 9, 0.8, 0.9, {"nobody": 0.1}, 0.05, -0.1)
-        return DoseResponse("female", "male", 3, 0.97, 3.0, {"latent": 2.0}, {"latent": (dose,)}, {"latent": (dose,)})
+        return DoseResponse(
+            "female",
+            "male",
+            (3, 1),
+            (0.75, 0.25),
+            0.97,
+            3.0,
+            {"concept": 2.0},
+            {"concept": (dose,)},
+            {"concept": (dose,)},
+        )
 
     monkeypatch.setattr(models, "load_model", lambda name: model)
     monkeypatch.setattr(concepts, "autoencoder_of", lambda network, folder: trained)
@@ -61,9 +71,10 @@ def test_a_recording_is_answered_at_every_strength(sgpa: Run, wav: Path, asked: 
     result = sgpa("steer", wav, "--sae", "runs", *options, "--positions", "response", "--max-new-tokens", 5)
     assert result.exit_code == 0, result.output
     assert (asked.batch, asked.strengths) == ([(2.0, "who?")], [0.0, 2.5])
-    assert (asked.edit.operation, asked.edit.mode, int(asked.edit.latent)) == ("clamp", "replace", 3)
+    assert (asked.edit.operation, asked.edit.mode, asked.edit.latents.tolist()) == ("clamp", "replace", [3])
     assert asked.options == {"after_layer": 1, "positions": "response", "max_new_tokens": 5}
-    assert [line.split() for line in result.stdout.splitlines()[1:]] == [
+    assert result.stdout.startswith("latent 3\n")
+    assert [line.split() for line in result.stdout.splitlines()[2:]] == [
         ["0", "0.0%", "at", "0"],
         ["2.5", "25.0%", "at", "2.5"],
     ]
@@ -76,19 +87,36 @@ def test_a_manifest_gives_dose_and_response(sgpa: Run, manifest: Path, asked: Si
     result = sgpa("steer", manifest, "--sae", "runs", *options)
     assert result.exit_code == 0, result.output
     assert (asked.task.labels, asked.task.classes) == (("female", "male", "male"), ("female", "male"))
-    assert (asked.options["strengths"], asked.options["latent"]) == ([1.0, 2.0], None)
+    assert (asked.options["strengths"], asked.options["latents"]) == ([1.0, 2.0], None)
     assert asked.options["collateral"].labels == asked.task.labels
-    row = next(line.split() for line in result.stdout.splitlines() if line.startswith("latent "))
-    assert row == ["latent", "2", "25.0%", "0.80", "0.70", "0.90", "0.05", "-0.10", "0.80"]
+    assert "latents 3 (75%), 1 (25%)" in result.stdout
+    row = next(line.split() for line in result.stdout.splitlines() if line.startswith("concept "))
+    assert row == ["concept", "2", "25.0%", "0.80", "0.70", "0.90", "0.05", "-0.10", "0.80"]
     told = json.loads(sgpa("steer", manifest, "--sae", "runs", *options, "--json").stdout)
-    assert told["methods"]["latent"]["reported"]["selectivity"] == pytest.approx(0.7)
+    assert told["methods"]["concept"]["reported"]["selectivity"] == pytest.approx(0.7)
+
+
+def test_a_name_turns_all_latents_that_have_it(
+    sgpa: Run, wav: Path, asked: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+):
+    told = [Concept(3, "sad male speech", mean=3.0), Concept(0, "male speech", mean=1.0), Concept(1, "dog", mean=5.0)]
+    bank = ConceptBank({}, {}, tuple(told))
+    monkeypatch.setattr(ConceptBank, "load", lambda folder: bank)
+    monkeypatch.setattr(ConceptBank, "check", lambda bank, trained: None)
+    result = sgpa("steer", wav, "--sae", "runs", "--concept", "Male speech")
+    assert result.exit_code == 0, result.output
+    assert "latents 3 (75%), 0 (25%)" in result.stdout and asked.edit.latents.tolist() == [3, 0]
+    opposite = sgpa("steer", wav, "--sae", "runs", "--concept", "male speech", "--against", "dog", "--json")
+    assert json.loads(opposite.stdout)["shares"] == asked.edit.shares.tolist() == [0.375, 0.125, -0.5]
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (("tone.wav", "--latent", "1", "--concept", "dog"), "either --latent, a number, or --concept"),
+        (("tone.wav", "--latent", "1", "--against", "dog"), "say with --concept which one is to be turned up"),
         (("tone.wav",), "no latent was given to turn"),
+        (("tone.wav", "--latent", "1,1.5"), "latent 1.5 was asked for, but there are 4"),
         (("tone.wav", "--latent", "4"), "latent 4 was asked for, but there are 4"),
         (("tone.wav", "--latent", "1", "--strengths", "1,x"), "strengths are '1,x'"),
         (("tone.wav", "--latent", "1", "--strengths", "nan"), "strengths are 'nan'"),

@@ -18,6 +18,7 @@ from sgpa_jax.concepts import (
     Task,
     best_contrast,
     class_of,
+    concept_shares,
     dose,
     dose_response,
     methods,
@@ -55,23 +56,54 @@ def response(text: str, ids: tuple[int, ...] = (1, 2)) -> Response:
     return Response(ids, text, ())
 
 
-def test_every_push_has_the_norm_of_the_latents_own():
+@pytest.mark.parametrize("latents", [(LATENT,), (LATENT, 5, 6)])
+def test_every_push_has_the_norm_of_the_concepts_own(latents: tuple[int, ...]):
     sae, n = made_up_sae(), 20
-    ways = methods(sae, LATENT, seen(n), np.arange(n) % 2 == 1, key=jax.random.key(0))
-    norm = P99 * np.linalg.norm(np.asarray(sae.w_dec_md)[LATENT])
+    is_target, all_seen = np.arange(n) % 2 == 1, seen(n)
+    all_seen.p99_m[5] = 1.0
+    share_k = concept_shares(all_seen, latents, is_target)
+    ways = methods(sae, latents, share_k, all_seen, is_target, key=jax.random.key(0))
+    own_d, p99 = (
+        share_k @ np.asarray(sae.w_dec_md)[list(latents)],
+        float(np.abs(share_k) @ all_seen.p99_m[list(latents)]),
+    )
     for name, way in ways.items():
         if name == "reconstruction alone":
             assert way.unit == 0 and isinstance(way.edit, LatentEdit) and way.edit.mode == "replace"
             continue
-        row = way.edit.direction_d if isinstance(way.edit, Push) else sae.w_dec_md[LATENT]
-        np.testing.assert_allclose(abs(way.unit) * np.linalg.norm(row), norm, rtol=1e-5, err_msg=name)
-    assert ways["latent backwards"].unit == -ways["latent"].unit == -P99
+        x = jnp.zeros((1, 1, WIDTH))
+        push = (
+            way.edit.direction_d if isinstance(way.edit, Push) else way.edit(x, jnp.ones(1)) - way.edit(x, jnp.zeros(1))
+        )
+        np.testing.assert_allclose(
+            abs(way.unit) * np.linalg.norm(push), p99 * np.linalg.norm(own_d), rtol=1e-5, err_msg=name
+        )
+    assert ways["concept backwards"].unit == -ways["concept"].unit == -p99
     raw = next(way.edit for name, way in ways.items() if name == "raw dimension 4")
     assert isinstance(raw, Push) and float(raw.direction_d[4]) == -1 and float(jnp.abs(raw.direction_d).sum()) == 1
-    (other,) = [int(name.split()[-1]) for name in ways if name.startswith("random latent")]
-    assert other not in (LATENT, 7)
-    with pytest.raises(UsageError, match="latent 7 of 8 never fires"):
-        methods(sae, 7, seen(n), np.arange(n) % 2 == 1, key=jax.random.key(0))
+    if len(latents) == 1:
+        (other,) = [int(name.split()[-1]) for name in ways if name.startswith("random latent")]
+        assert other not in (LATENT, 7)
+    else:
+        several = ways["3 raw dimensions"].edit
+        assert "3 random latents" in ways and isinstance(several, Push) and int((several.direction_d != 0).sum()) == 3
+    with pytest.raises(UsageError, match="fire on the clips given"):
+        methods(sae, range(6), np.ones(6) / 6, all_seen, is_target, key=jax.random.key(0))
+
+
+def test_a_concepts_latents_share_it_by_how_much_more_they_fire():
+    is_target, all_seen = np.arange(20) % 2 == 1, seen(20)
+    all_seen.mean_nm[:, 5] = np.where(is_target, 0.7, 0.05)
+    all_seen.mean_nm[:, 6] = np.where(is_target, 0.1, 0.75)
+    all_seen.mean_nm[:, 1] = 0.4
+    np.testing.assert_allclose(concept_shares(all_seen, (LATENT, 5, 6), is_target), [0.6, 0.2, -0.2], atol=1e-12)
+    np.testing.assert_array_equal(concept_shares(all_seen, (6,), is_target), [1])
+    with pytest.raises(UsageError, match="the latents 1, 1 fire alike"):
+        concept_shares(all_seen, (1, 1), is_target)
+    np.testing.assert_array_equal(concept_shares(all_seen, (LATENT, 7), is_target), [1, 0])
+    for absent in ((7,), (LATENT, 8)):
+        with pytest.raises(UsageError, match=f"latent {absent[-1]} of 8 never fires"):
+            concept_shares(all_seen, absent, is_target)
 
 
 def test_the_best_contrast_is_the_area_under_the_curve():
@@ -104,7 +136,10 @@ def test_repetition_is_three_times_the_same():
 
 
 # Clips 0, 1, … alternate between female and male; the unsteered model calls every fourth female clip nobody's. Steered
-# along latent 2, female clips turn male at strength 2, and at 8 to nonsense; backwards, to nobody at 2.
+# along latent 2, female clips but one turn male at strength 2, and at 8 to nonsense; backwards, to nobody at 2.
+STUBBORN = 4
+
+
 def made_up_answer(clip: int, edit: Any, amount: float, sae: SAEState) -> tuple[Response, float]:
     label = CLASSES[clip % 2]
     if clip % 8 == 6:
@@ -113,7 +148,7 @@ def made_up_answer(clip: int, edit: Any, amount: float, sae: SAEState) -> tuple[
     strength = amount / P99 if own else 0.0
     if label == "female" and strength >= 8:
         return response("male male male", (1, 1, 1)), -0.1
-    if label == "female" and strength >= 2:
+    if label == "female" and strength >= (2 if clip != STUBBORN else 8):
         return response("male"), -0.1 - 0.2 * strength
     if label == "female" and strength <= -2:
         return response("nobody"), -0.1
@@ -149,37 +184,39 @@ def test_the_strength_is_chosen_on_one_half_and_reported_on_the_other(made_up):
         model, sae, task, source="female", target="male", after_layer=0, strengths=(8, 1, 2), collateral=task,
         key=jax.random.key(3),
     )  # fmt: skip
-    assert (found.latent, found.auc, found.p99) == (LATENT, 1.0, P99)
-    own = found.reported("latent")
-    assert (found.chosen["latent"], own.strength, own.amount, own.change) == (2, 2, 2 * P99, pytest.approx(0.06))
+    assert (found.latents, found.shares, found.auc, found.p99) == ((LATENT,), (1.0,), 1.0, P99)
+    own = found.reported("concept")
+    assert (found.chosen["concept"], own.strength, own.amount, own.change) == (2, 2, 2 * P99, pytest.approx(0.06))
     # Half of 16 female clips, less those that the unsteered model gets wrong.
-    assert 4 <= own.n <= 8 and own.n + found.dev["latent"][0].n == 12
+    assert 4 <= own.n <= 8 and own.n + found.dev["concept"][0].n == 12
     assert (own.sensitivity, own.flip_any, own.off_target, own.selectivity) == (1.0, 1.0, {"nobody": 0.0}, 1.0)
     assert own.degenerate_rate == 0
-    # Twelve of thirty-two answers, which were right, turn wrong.
-    assert own.collateral == pytest.approx(-12 / 32)
-    weak, _, strong = found.test["latent"]
+    # Eleven of thirty-two answers, which were right, turn wrong.
+    assert own.collateral == pytest.approx(-11 / 32)
+    # A clip of the dev half that it takes strength 8 for is not worth the push.
+    assert found.dev["concept"][1].sensitivity < 1 == found.dev["concept"][2].sensitivity
+    weak, _, strong = found.test["concept"]
     assert (weak.sensitivity, weak.collateral, strong.sensitivity, strong.degenerate_rate) == (0, 0, 1, 1)
-    back = found.test["latent backwards"][1]
+    back = found.test["concept backwards"][1]
     assert (back.sensitivity, back.flip_any, back.off_target, back.selectivity) == (0, 1, {"nobody": 1.0}, -1)
     for name in found.test:
         if name.startswith(("random", "raw", "difference", "reconstruction")):
             assert found.reported(name).flip_any == 0 and found.area(name) == 0
     assert len(found.test["reconstruction alone"]) == 1
-    assert found.area("latent") == pytest.approx((0.5 * 1 + 6 * 1) / 7)
+    assert found.area("concept") == pytest.approx((0.5 * 1 + 6 * 1) / 7)
     told = found.to_dict()
-    assert told["methods"]["latent"]["reported"]["selectivity"] == 1.0
-    assert len(told["methods"]["latent"]["dev"]) == 3
+    assert told["methods"]["concept"]["reported"]["selectivity"] == 1.0
+    assert len(told["methods"]["concept"]["dev"]) == 3
 
 
 def test_unsure_answers_are_degenerate(made_up):
     model, sae, task = made_up
     found = dose_response(
-        model, sae, task, source="female", target="male", after_layer=0, strengths=(3, 4), latent=LATENT,
+        model, sae, task, source="female", target="male", after_layer=0, strengths=(3, 4), latents=[LATENT],
         key=jax.random.key(3),
     )  # fmt: skip
     # 0.2 nats a token less for each unit of strength: more than log 2 from 3.5 on.
-    assert [one.degenerate_rate for one in found.test["latent"]] == [0, 1]
+    assert [one.degenerate_rate for one in found.test["concept"]] == [0, 1]
 
 
 def test_rows_of_a_batch_are_bounded(made_up, monkeypatch: pytest.MonkeyPatch):
@@ -195,9 +232,9 @@ def test_rows_of_a_batch_are_bounded(made_up, monkeypatch: pytest.MonkeyPatch):
 def test_figures_that_are_no_numbers_are_null():
     nothing = Dose(1.0, 3.0, 0.1, 0, float("nan"), float("nan"), {}, float("nan"))
     told = DoseResponse(
-        "a", "b", 0, 0.5, 1.0, {"latent": 1.0}, {"latent": (nothing,)}, {"latent": (nothing,)}
+        "a", "b", (0,), (1.0,), 0.5, 1.0, {"concept": 1.0}, {"concept": (nothing,)}, {"concept": (nothing,)}
     ).to_dict()
-    assert told["methods"]["latent"]["reported"]["sensitivity"] is None and told["methods"]["latent"]["area"] is None
+    assert told["methods"]["concept"]["reported"]["sensitivity"] is None and told["methods"]["concept"]["area"] is None
 
 
 @pytest.mark.parametrize(
@@ -205,7 +242,8 @@ def test_figures_that_are_no_numbers_are_null():
     [
         ({"target": "child"}, "there are 0 clips of the class 'child'"),
         ({"source": "nobody"}, "there are 0 clips of the class 'nobody'"),
-        ({"latent": 7}, "latent 7 of 8 never fires"),
+        ({"latents": [7]}, "latent 7 of 8 never fires"),
+        ({"latents": []}, "a concept without latents"),
     ],
 )
 def test_what_cannot_be_measured_is_told(made_up, changed: dict[str, Any], complaint: str):

@@ -16,6 +16,7 @@ from sgpa_jax.sae import SAEConfig, SAEState, decode, encode
 
 STRENGTHS = (0.0, 6.0)
 LATENT = 3
+CONCEPT, SHARES = jnp.asarray([3, 17]), jnp.asarray([0.25, 0.75])
 
 
 def random_sae(width: int, *, seed: int = 1) -> SAEState:
@@ -44,16 +45,22 @@ def test_an_edit_is_its_formula(operation: str, mode: str):
     sae, x = random_sae(8), jnp.asarray(np.random.default_rng(2).standard_normal((2, 9, 8)), jnp.float32)
     strength_b = jnp.asarray([0.3, 2.0])
     z = encode(sae, x)
-    was = z[:, :, LATENT]
-    assert (was > 0).any() and (was == 0).any()
-    a = strength_b[:, None]
-    new = {
-        "add": was + a, "set": 0 * was + a, "scale": a * was, "clamp": jnp.minimum(was, a), "ablate": 0 * was
-    }[operation]  # fmt: skip
-    changed = decode(sae, z.at[:, :, LATENT].set(new))
-    expected = changed if mode == "replace" else x + changed - decode(sae, z)
-    found = LatentEdit(sae, jnp.asarray(LATENT), operation, mode)(x, strength_b)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    for latents, shares in ((jnp.asarray([LATENT]), jnp.ones(1)), (CONCEPT, SHARES)):
+        was = z[:, :, latents]
+        assert (was > 0).any() and (was == 0).any()
+        a = strength_b[:, None, None]
+        amount = a * shares[None, None]
+        new = {
+            "add": was + amount, "set": 0 * was + amount, "scale": a * was, "clamp": jnp.minimum(was, amount),
+            "ablate": 0 * was,
+        }[operation]  # fmt: skip
+        changed = decode(sae, z.at[:, :, latents].set(new))
+        expected = changed if mode == "replace" else x + changed - decode(sae, z)
+        found = LatentEdit(sae, latents, shares, operation, mode)(x, strength_b)
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+    alone = LatentEdit(sae, LATENT, operation=operation, mode=mode)(x, strength_b)
+    listed = LatentEdit(sae, jnp.asarray([LATENT]), jnp.ones(1), operation, mode)(x, strength_b)
+    np.testing.assert_array_equal(alone, listed)
 
 
 def test_an_edit_of_nothing_is_nothing_only_where_the_error_is_kept():
@@ -159,6 +166,6 @@ def test_what_cannot_be_steered_is_told(model: Model, prompts: list[ModelInputs]
 
 
 @pytest.mark.parametrize("wrong", [{"operation": "double"}, {"mode": "mix"}])
-def test_unknown_edits_are_refused(wrong: dict[str, str]):
+def test_unknown_edits_are_refused(wrong: dict[str, Any]):
     with pytest.raises(UsageError, match=f"unknown {next(iter(wrong))}"):
         LatentEdit(random_sae(8), 0, **wrong)
