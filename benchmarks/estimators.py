@@ -163,6 +163,7 @@ def _plot(rows: Sequence[Row], path: Path) -> None:
                     [row["all"][name] for row in mine],  # pyright: ignore[reportIndexIssue]
                     color="0.7" if is_peer else f"C{ESTIMATORS.index(name) - 1}",
                     linewidth=0.8 if is_peer else 1.3,
+                    linestyle=":" if is_peer else "-",
                     label="peers" if is_peer else name,
                 )
             axis.minorticks_off()

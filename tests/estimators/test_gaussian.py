@@ -111,18 +111,25 @@ def majority(n_players: int) -> np.ndarray:
     return (votes_n > votes_n[-1] / 2).astype(np.float64)[:, None]
 
 
-@pytest.mark.parametrize("table", [lambda n_players: np.tanh(2 * network(n_players, seed=3)), majority])
-def test_intervals_cover_the_truth(table):
+@pytest.mark.parametrize(
+    ("table", "estimand"),
+    [
+        (lambda n_players: np.tanh(2 * network(n_players, seed=3)), "shapley"),
+        (majority, "shapley"),
+        (majority, "banzhaf"),
+    ],
+)
+def test_intervals_cover_the_truth(table, estimand):
     """95 % intervals of 10 evaluations a player, on 150 draws and 12 players."""
     n_players, n_draws = 12, 150
     table_nk = table(n_players)
     with jax.enable_x64(True):
         method, keys = (
-            GaussianProcess.for_budget(n_players, 10 * n_players),
+            GaussianProcess.for_budget(n_players, 10 * n_players, estimand=estimand),
             jax.random.split(jax.random.key(11), n_draws),
         )
         found = estimated_often(method, keys, jnp.asarray(table_nk))
-        off_rp = np.asarray(found.values_pk[..., 0]) - exact_shapley(table_nk)[None, :, 0]
+        off_rp = np.asarray(found.values_pk[..., 0]) - EXACT[estimand](table_nk)[None, :, 0]
         reach_rp = np.asarray(found.standard_errors_pk[..., 0])
         quantile = stdtrit(float(found.degrees_of_freedom[0]), 0.975)
     covered = (abs(off_rp) <= quantile * reach_rp).mean()
