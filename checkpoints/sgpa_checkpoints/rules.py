@@ -25,9 +25,14 @@ class Header(Protocol):
     """What `check` needs to know of a tensor; arrays know it as well."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of its axes."""
+        ...
+
     @property
-    def dtype(self) -> np.dtype: ...  # noqa: D102
+    def dtype(self) -> np.dtype:
+        """The type of its numbers."""
+        ...
 
 
 @dataclass(frozen=True)

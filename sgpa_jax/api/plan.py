@@ -52,7 +52,8 @@ def plan(
     """Tell what `explain` would cost, without answering the question or running a coalition.
 
     Of a log-probability without a response, one of eight tokens is assumed. See `speech_cost` for the figures, and
-    `response_cost` for those of values that compare responses.
+    `response_cost` for those of values that compare responses; the preset `authors` is told as if words that are absent
+    were cut out of the clip, whose code joins those that are there instead.
 
     Raises:
         SgpaError: as `explain`.

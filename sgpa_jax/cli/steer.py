@@ -193,11 +193,16 @@ def _named(sae: Path, trained: "TrainedSAE", name: str, against: str | None) -> 
     sides = [(name, 1.0)] if against is None else [(name, 0.5), (against, -0.5)]
     turned: dict[int, float] = {}
     for words, side in sides:
-        fires = {concept.latent: concept.mean or 0.0 for concept in bank.named(words)}
-        if not fires:
+        called = bank.named(words)
+        if not called:
             raise UsageError(f"no concept in {sae} is called {words!r}; give --latent, or the name of one")
-        for latent, mean in fires.items():
-            turned[latent] = turned.get(latent, 0.0) + side * mean / sum(fires.values())
+        fires = [1.0] if len(called) == 1 else [concept.mean or 0.0 for concept in called]
+        if not sum(fires):
+            raise UsageError(f"{sae} does not tell how the concepts called {words!r} fire; give --latent M,N,…")
+        for concept, mean in zip(called, fires, strict=True):
+            turned[concept.latent] = turned.get(concept.latent, 0.0) + side * mean / sum(fires)
+    if not any(turned.values()):
+        raise UsageError(f"{name!r} and {against!r} are the same concepts; give --against another name, or none")
     return turned
 
 

@@ -58,15 +58,14 @@ def response_cost(
     Raises:
         UsageError: as `response_game`.
     """
-    there_cp, n_tokens = masks_cp, inputs.response_start
+    n_tokens = inputs.response_start
     if absence in HEARD_ABSENCES and players.heard:
         # What is heard is put in nobody's place: any baseline will do.
         prompts = prompts_of(model, inputs, players, absence=absence, baseline="mean", text_absence=text_absence)
         assert prompts.matters_p is not None
-        there_cp = np.unique(masks_cp & prompts.matters_p[None], axis=0)
-        lengths_c = prompts.n_tokens(there_cp)
+        lengths_c = prompts.n_tokens(np.unique(masks_cp & prompts.matters_p[None], axis=0))
     else:
-        lengths_c = np.full(len(masks_cp), n_tokens)
+        lengths_c = np.full(len(np.unique(masks_cp, axis=0)), n_tokens)
     told = answers_cost(model, [lengths_c], max_new_tokens=max_new_tokens)
     return {
         "engine": "generation",

@@ -108,6 +108,13 @@ def test_a_name_turns_all_latents_that_have_it(
     assert "latents 3 (75%), 0 (25%)" in result.stdout and asked.edit.latents.tolist() == [3, 0]
     opposite = sgpa("steer", wav, "--sae", "runs", "--concept", "male speech", "--against", "dog", "--json")
     assert json.loads(opposite.stdout)["shares"] == asked.edit.shares.tolist() == [0.375, 0.125, -0.5]
+    same = sgpa("steer", wav, "--sae", "runs", "--concept", "male", "--against", "speech")
+    assert same.exit_code == 2 and "'male' and 'speech' are the same concepts" in same.stderr
+    # One alone is turned whatever is known of it; how several share the strength has to be known.
+    bank = ConceptBank({}, {}, (Concept(3, "dog"), Concept(0, "bell"), Concept(1, "bell")))
+    assert "latent 3\n" in sgpa("steer", wav, "--sae", "runs", "--concept", "dog").stdout
+    unknown = sgpa("steer", wav, "--sae", "runs", "--concept", "bell")
+    assert unknown.exit_code == 2 and "does not tell how the concepts called 'bell' fire" in unknown.stderr
 
 
 @pytest.mark.parametrize(

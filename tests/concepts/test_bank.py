@@ -173,10 +173,14 @@ def test_saved_and_read_again(bank: ConceptBank, known, tmp_path: Path):
     again = ConceptBank.load(tmp_path / "one")
     assert (again.model, again.sae, again.facts) == (named.model, named.sae, named.facts)
     assert [Path(str(c.top[0].path)).resolve() for c in again.concepts] == [c.top[0].path for c in named.concepts]
-    plain = lambda bank: [  # noqa: E731
-        {**vars(c), "top": [(x.id, x.score, x.seconds) for x in c.top], "bottom": [(x.id, x.score) for x in c.bottom]}
-        for c in bank.concepts
-    ]
+
+    def plain(bank: ConceptBank) -> list[dict]:
+        return [
+            vars(c)
+            | {"top": [(x.id, x.score, x.seconds) for x in c.top], "bottom": [(x.id, x.score) for x in c.bottom]}
+            for c in bank.concepts
+        ]
+
     assert plain(again) == plain(named)
     again.check(known[0])
     assert again.sae["digest"] == sae_digest(known[0])

@@ -92,7 +92,10 @@ def test_words_are_scikit_learns():
 def texts_game():
     """Three players; coalition c answers with text c mod 6, everybody together with the fourth."""
     texts = [TEXTS[i % 6] for i in (1, 2, 5, 4, 2, 4, 1, 3)]
-    fn = lambda masks_cp: [texts[mask @ [1, 2, 4]] for mask in np.asarray(masks_cp)]  # noqa: E731
+
+    def fn(masks_cp):
+        return [texts[mask @ [1, 2, 4]] for mask in np.asarray(masks_cp)]
+
     return Game(fn, 3, score=tfidf_cosine, jit=False), texts
 
 

@@ -17,6 +17,7 @@ from sgpa_jax.games import (
     evaluate_together,
     prompts_heard,
     response_game,
+    responses,
     speech,
     speech_game,
     tries_together,
@@ -145,8 +146,9 @@ def test_the_shapes_of_what_is_answered_are_told_before(model, monkeypatch):
         shapes.append("{} prompts of {} tokens".format(*placed.x.shape[:2]))
         return [model.response([])] * len(placed.n_b)
 
-    monkeypatch.setattr(answers_together, "answered", answered)
-    monkeypatch.setattr(answers_together, "answers_at_once", lambda _: 4)
+    for room in (answers_together, responses):
+        monkeypatch.setattr(room, "answered", answered)
+        monkeypatch.setattr(room, "answers_at_once", lambda _: 4)
     for room in (cost, prompts_heard):
         monkeypatch.setattr(room, "TOKEN_STEP", 4)
     games = answering_games(model, "delete", text=False)
@@ -154,6 +156,10 @@ def test_the_shapes_of_what_is_answered_are_told_before(model, monkeypatch):
     evaluate_together(games, all_of(games))
     assert [shape for shape, _ in answers_cost(model, lengths, max_new_tokens=4)] == shapes
     assert len({*shapes}) > 1, "the test needs prompts of different lengths"
+    for game, own, masks_cp in zip(answering_games(model, "delete", text=False), lengths, all_of(games), strict=True):
+        shapes.clear()
+        game.evaluate(masks_cp)
+        assert [shape for shape, _ in answers_cost(model, [own], max_new_tokens=4)] == shapes
 
 
 @pytest.mark.parametrize("absence", ["silence", "drop_keep"])

@@ -66,8 +66,9 @@ def bucket(waves) -> tuple[jax.Array, jax.Array]:
 def load(folder: Path) -> Wav2Vec2:
     config = Wav2Vec2Config.from_hf(sgpa_checkpoints.read_json(folder / "config.json"))
     rules, normalise = sgpa_checkpoints.WAV2VEC2, sgpa_checkpoints.normal_wav2vec2_name
-    build = lambda: Wav2Vec2(config, rngs=nnx.Rngs(0))  # noqa: E731
-    return nnx.merge(*fill(build, folder, rules, normalise=normalise, dtype="float32"))
+    return nnx.merge(
+        *fill(lambda: Wav2Vec2(config, rngs=nnx.Rngs(0)), folder, rules, normalise=normalise, dtype="float32")
+    )
 
 
 def parameters(network: Wav2Vec2) -> dict[str, np.ndarray]:
